@@ -1,0 +1,139 @@
+"""Coupling blocks: one part of x is transformed elementwise, with parameters computed from the other part.
+
+Blocks differ in the elementwise map only; `Coupling` holds everything else.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from invertible.bijection import Bijection, Domain, LipschitzBounds, Reconstruction
+from invertible.blocks.elementwise import ElementwiseMap, times
+from invertible.blocks.nets import NetFactory, default_net, fit_condition
+from invertible.errors import ConfigError
+from invertible.norms import lipschitz_bound
+from invertible.partition import Partition, Parts, partition
+from invertible.shapes import per_sample_sum, zero_log_det
+
+
+class Coupling(Bijection):
+    """y_1 = x_1, y_2 = m(x_2; net(x_1, c)) for an elementwise map m (Dinh et al. 2015, equations 4 to 7).
+
+    Use `AdditiveCoupling`, `AffineCoupling` or `SplineCoupling`, which choose m. In constant-memory training the
+    conditioner is evaluated once: the pass that inverts the block also rebuilds its graph.
+    """
+
+    def __init__(
+        self,
+        elementwise: ElementwiseMap,
+        features: int,
+        net: NetFactory | None,
+        hidden: Sequence[int],
+        mask: str | Tensor,
+        flip: bool,  # noqa: FBT001
+        spatial_dims: int,
+        condition_features: int,
+    ) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        if isinstance(features, bool) or not isinstance(features, int) or features < 1:
+            raise ConfigError(f"{owner}: expected features to be an integer of at least 1, got {features!r}.")
+        if not isinstance(condition_features, int) or condition_features < 0:
+            raise ConfigError(f"{owner}: expected condition_features of at least 0, got {condition_features!r}.")
+        if isinstance(mask, str) and mask == "checkerboard" and spatial_dims != 2:
+            raise ConfigError(f"{owner}: expected spatial_dims=2 with mask='checkerboard', got {spatial_dims}.")
+        self.elementwise = elementwise
+        self.features, self.spatial_dims, self.condition_features = features, spatial_dims, condition_features
+        self.cut = cut = partition(mask, features, owner)
+        self.flip = flip
+        passive, active = cut.sizes[::-1] if flip else cut.sizes
+        factory = net or default_net(spatial_dims, hidden)
+        self.net = factory(passive + condition_features, elementwise.count * active)
+        if not isinstance(self.net, nn.Module):
+            raise ConfigError(f"{owner}: expected net to return a Module, got {type(self.net).__name__}.")
+
+    @property
+    def partition(self) -> Partition:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """How the block cuts its input in two."""
+        return self.cut
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Transform the active part: (y, log_det)."""
+        self._check(x, condition, self.features, self.spatial_dims)
+        parts, log_slope = self.forward_parts(self.cut.split(x), condition)
+        return self.cut.merge(*parts), _log_det(log_slope, x)
+
+    def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Transform the active part back: (x, log_det)."""
+        self._check(y, condition, self.features, self.spatial_dims)
+        parts, log_slope = self.inverse_parts(self.cut.split(y), condition)
+        return self.cut.merge(*parts), _log_det(log_slope, y)
+
+    def forward_parts(self, parts: Parts, condition: Tensor | None) -> tuple[Parts, Tensor | None]:
+        """`forward` on parts kept apart."""
+        passive, active = self._ordered(parts)
+        y, log_slope = self.elementwise.forward(active, self._map_parameters(passive, condition))
+        return self._ordered((passive, y)), log_slope
+
+    def inverse_parts(self, parts: Parts, condition: Tensor | None) -> tuple[Parts, Tensor | None]:
+        """`inverse` on parts kept apart."""
+        passive, active = self._ordered(parts)
+        x, log_slope = self.elementwise.inverse(active, self._map_parameters(passive, condition))
+        return self._ordered((passive, x)), log_slope
+
+    def reconstruct(self, y: Tensor, condition: Tensor | None = None) -> Reconstruction:
+        """Recover x and rebuild the graph with one evaluation of the conditioner."""
+        self._check(y, condition, self.features, self.spatial_dims)
+        x = y.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            passive, active = self._ordered(self.cut.split(x))
+            parameters = self._map_parameters(passive, condition)
+            with torch.no_grad():
+                recovered, _ = self.elementwise.inverse(active, parameters)
+                # Through .data, because the graph so far has seen the passive part only, which keeps its values.
+                x.data.copy_(self.cut.merge(*self._ordered((passive, recovered))))
+            active = self._ordered(self.cut.split(x))[1]
+            y_active, log_slope = self.elementwise.forward(active, parameters)
+            rebuilt = self.cut.merge(*self._ordered((passive, y_active)))
+        return Reconstruction(x, rebuilt, _log_det(log_slope, y_active))
+
+    def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
+        """The elementwise map's bounds, given a certified bound of the conditioner's Lipschitz constant."""
+        return self.elementwise.bounds(lipschitz_bound(self.net), self._offset(domain), domain)
+
+    def image(self, domain: Domain) -> Domain:
+        """The passive part's box, and the transformed part's."""
+        active = self.elementwise.image(self._offset(domain), domain)
+        return Domain(x=max(domain.y, active.x), y=max(domain.x, active.y))
+
+    def _offset(self, domain: Domain | None) -> Domain:
+        """Bounds of |net(x_1)|_2 on the box of inputs and on that of outputs: |net(0)| + Lip(net) |x_1|."""
+        if self.spatial_dims or self.condition_features or domain is None:
+            return Domain(math.inf, math.inf)
+        width = self.cut.sizes[1 if self.flip else 0]
+        like = next(self.net.parameters(), torch.zeros(()))
+        with torch.no_grad():
+            at_zero = float(self.net(like.new_zeros(1, width)).double().norm())
+        slope = lipschitz_bound(self.net) * math.sqrt(width)
+        return Domain(x=at_zero + times(slope, domain.x), y=at_zero + times(slope, domain.y))
+
+    def _map_parameters(self, passive: Tensor, condition: Tensor | None) -> Tensor:
+        if condition is not None:
+            passive = torch.cat((passive, fit_condition(condition, passive)), 1)
+        return self.net(passive)
+
+    def _ordered(self, parts: Parts) -> Parts:
+        """(passive, active) from the partition's order, and back: a swap if flipped."""
+        return (parts[1], parts[0]) if self.flip else parts
+
+    def extra_repr(self) -> str:
+        """Map and options, for `print(block)`."""
+        flip = ", flip=True" if self.flip else ""
+        condition = f", condition_features={self.condition_features}" if self.condition_features else ""
+        return f"{self.elementwise}{flip}{condition}"
+
+
+def _log_det(log_slope: Tensor | None, like: Tensor) -> Tensor:
+    return zero_log_det(like) if log_slope is None else per_sample_sum(log_slope)

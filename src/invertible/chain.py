@@ -1,0 +1,169 @@
+"""Composition of bijections."""
+
+import math
+from collections.abc import Iterator
+from itertools import groupby
+from typing import overload
+
+from torch import Tensor, nn
+
+from invertible.bijection import Bijection, Domain, LipschitzBounds
+from invertible.errors import ConfigError
+from invertible.shapes import HALF_PRECISION, per_sample_sum, zero_log_det
+
+
+class Chain(Bijection):
+    """Composition of bijections, the first one applied first: y = f_n(... f_2(f_1(x))).
+
+    log|det dy/dx| = sum_k log|det J_k|; the inverse runs the blocks backwards. Indexes, slices and iterates like
+    `torch.nn.Sequential`. Consecutive blocks that cut their input alike (`Bijection.partition`) hand the two parts
+    to each other without putting them together in between.
+
+    Args:
+        *blocks: the bijections; none gives the identity. Blocks that take a condition and blocks that take none
+            may be mixed: each is given what it takes.
+
+    Shapes:
+        x and y as the first and the last block have them; log_det (B,).
+
+    Raises:
+        ConfigError: if a block is no `Bijection`, or two blocks take conditions of different widths.
+
+    Example:
+        >>> flow = Chain(ActNorm(64), InvertibleLinear(64), AffineCoupling(64))
+        >>> y, log_det = flow(x)
+        >>> x, _ = flow.inverse(y)
+    """
+
+    def __init__(self, *blocks: Bijection) -> None:
+        super().__init__()
+        for index, block in enumerate(blocks):
+            if not isinstance(block, Bijection):
+                raise ConfigError(
+                    f"Chain: expected block {index} to be a Bijection, got {type(block).__name__}. "
+                    "Derive it from invertible.Bijection and give it forward and inverse."
+                )
+        self.blocks = nn.ModuleList(blocks)
+        widths = {block.condition_features for block in blocks} - {0}
+        if len(widths) > 1:
+            raise ConfigError(f"Chain: expected one condition for all blocks, got condition_features {sorted(widths)}.")
+        self.condition_features = widths.pop() if widths else 0
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Apply the blocks in order; (y, log_det), log_det of shape (B,)."""
+        self._check(x, condition)
+        total = zero_log_det(x)
+        for blocks in _runs(list(self)):
+            x, log_det = _run_forward(blocks, x, condition)
+            total = total + log_det
+        return x, total
+
+    def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Apply the blocks' inverses in reverse order; (x, log_det), log_det of shape (B,)."""
+        self._check(y, condition)
+        total = zero_log_det(y)
+        for blocks in _runs(list(self)[::-1]):
+            y, log_det = _run_inverse(blocks, y, condition)
+            total = total + log_det
+        return y, total
+
+    def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
+        """Products of the blocks' bounds; on a domain, each block's on the boxes that reach it."""
+        total = LipschitzBounds(1.0, 1.0)
+        for block, local in zip(self, self._domains(domain), strict=True):
+            total = block.bounds(local) @ total
+        return total
+
+    def image(self, domain: Domain) -> Domain:
+        """The boxes followed through all blocks."""
+        x, y = domain.x, domain.y
+        for block in self:
+            y_of_x = block.image(Domain(x, math.inf)).y
+            x = y_of_x
+        for block in reversed(list(self)):
+            y = block.image(Domain(math.inf, y)).x
+        return Domain(x=y, y=x)
+
+    def _domains(self, domain: Domain | None) -> list[Domain | None]:
+        if domain is None:
+            return [None] * len(self)
+        inputs, outputs = [domain.x], [domain.y]
+        for block in self:
+            inputs.append(block.image(Domain(inputs[-1], math.inf)).y)
+        for block in reversed(list(self)):
+            outputs.append(block.image(Domain(math.inf, outputs[-1])).x)
+        outputs.reverse()
+        return [Domain(x, y) for x, y in zip(inputs[:-1], outputs[1:], strict=True)]
+
+    def __iter__(self) -> Iterator[Bijection]:
+        return iter(self.blocks)  # pyright: ignore[reportReturnType]
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @overload
+    def __getitem__(self, index: int) -> Bijection: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Chain": ...
+    def __getitem__(self, index: int | slice) -> "Bijection | Chain":
+        """Block `index`, or the chain of a slice; parameters are shared."""
+        if isinstance(index, slice):
+            return Chain(*list(self)[index])
+        return self.blocks[index]  # pyright: ignore[reportReturnType]
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def _runs(blocks: list[Bijection]) -> list[list[Bijection]]:
+    """Group consecutive blocks of equal partition. A hooked block stays alone: hooks see whole tensors."""
+
+    def key(numbered: tuple[int, Bijection]) -> object:
+        index, block = numbered
+        return index if block.partition is None or _has_hooks(block) else block.partition.key
+
+    return [[block for _, block in group] for _, group in groupby(enumerate(blocks), key)]
+
+
+def _given(block: Bijection, condition: Tensor | None) -> Tensor | None:
+    return condition if block.condition_features else None
+
+
+def _run_forward(blocks: list[Bijection], x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    first = blocks[0]
+    if len(blocks) == 1 or first.partition is None:
+        return first(x, _given(first, condition))
+    first._check(x, _given(first, condition), first.partition.features)
+    parts, total = first.partition.split(x), None
+    for block in blocks:
+        parts, log_slope = block.forward_parts(parts, _given(block, condition))
+        total = _add(total, log_slope)
+    return first.partition.merge(*parts), zero_log_det(x) if total is None else per_sample_sum(total)
+
+
+def _run_inverse(blocks: list[Bijection], y: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    first = blocks[0]
+    if len(blocks) == 1 or first.partition is None:
+        return first.inverse(y, _given(first, condition))
+    first._check(y, _given(first, condition), first.partition.features)
+    parts, total = first.partition.split(y), None
+    for block in blocks:
+        parts, log_slope = block.inverse_parts(parts, _given(block, condition))
+        total = _add(total, log_slope)
+    return first.partition.merge(*parts), zero_log_det(y) if total is None else per_sample_sum(total)
+
+
+def _add(total: Tensor | None, log_slope: Tensor | None) -> Tensor | None:
+    """Add up tensors of which only the sum per sample counts; in float32 at least, as log_det is."""
+    if log_slope is None:
+        return total
+    if log_slope.dtype in HALF_PRECISION:
+        log_slope = log_slope.float()
+    if total is None:
+        return log_slope
+    if total.shape == log_slope.shape:
+        return total + log_slope
+    return (per_sample_sum(total) + per_sample_sum(log_slope)).unsqueeze(1)
