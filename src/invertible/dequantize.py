@@ -38,7 +38,9 @@ class Dequantize(nn.Module):
             DomainError: if a value lies outside 0 .. levels - 1.
         """
         if k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
-            raise ShapeError(f"Dequantize: expected k of an integer dtype, got {k.dtype}. Convert it: x.to(torch.uint8).")
+            raise ShapeError(
+                f"Dequantize: expected k of an integer dtype, got {k.dtype}. Convert it: x.to(torch.uint8)."
+            )
         if k.numel() and (int(k.max()) >= self.levels or int(k.min()) < 0):
             raise DomainError(
                 f"Dequantize: expected values in 0 .. {self.levels - 1}, got {int(k.min())} .. {int(k.max())}. "

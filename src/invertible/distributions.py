@@ -37,7 +37,11 @@ class Base(nn.Module):
         raise TypeError(f"{type(self).__name__}: define log_prob(self, z, condition=None).")
 
     def sample(
-        self, n: int, condition: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Draw n latents of shape (n, *shape); `temperature` scales the deviation from the mean."""
         raise TypeError(f"{type(self).__name__}: define sample(self, n, condition, temperature, generator).")
@@ -59,7 +63,11 @@ class StandardNormal(Base):
         return -0.5 * (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi))
 
     def sample(
-        self, n: int, condition: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Draw T times standard normal noise."""
         return temperature * self._noise(n, generator)
@@ -74,7 +82,11 @@ class StandardLogistic(Base):
         return -per_sample_sum(functional.softplus(z) + functional.softplus(-z))
 
     def sample(
-        self, n: int, condition: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Draw T logit(u), u uniform on (0, 1)."""
         u = torch.rand(n, *self.shape, generator=generator, device=self.anchor.device, dtype=self.anchor.dtype)
@@ -113,7 +125,11 @@ class ConditionalNormal(Base):
         return -per_sample_sum(0.5 * standard.square() + log_deviation + constant)
 
     def sample(
-        self, n: int, condition: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Draw mu + T sigma noise; `condition` has n rows."""
         noise = self._noise(n, generator)

@@ -34,7 +34,9 @@ class NotInvertibleError(InvertibleError, ArithmeticError):
         error: its error, `inf` where it is not finite.
     """
 
-    def __init__(self, message: str, *, block: str | None = None, sample: int | None = None, error: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, block: str | None = None, sample: int | None = None, error: float | None = None
+    ) -> None:
         super().__init__(message)
         self.block, self.sample, self.error = block, sample, error
 
@@ -72,9 +74,7 @@ def require(module: str, extra: str) -> ModuleType:
         missing = error.name or module
         if missing.partition(".")[0] != module.partition(".")[0]:
             raise
-        raise MissingDependencyError(
-            f"{missing} is not installed: run pip install 'invertible[{extra}]'."
-        ) from error
+        raise MissingDependencyError(f"{missing} is not installed: run pip install 'invertible[{extra}]'.") from error
 
 
 def choose(owner: str, argument: str, value: Any, table: dict[str, Any]) -> Any:  # noqa: ANN401

@@ -39,7 +39,13 @@ class Flow(nn.Module):
     config: dict[str, Any] | None = None
 
     def __init__(
-        self, bijection: Bijection, base: Base, *, levels: int | None = None, classes: int | None = None, validate: bool = True
+        self,
+        bijection: Bijection,
+        base: Base,
+        *,
+        levels: int | None = None,
+        classes: int | None = None,
+        validate: bool = True,
     ) -> None:
         super().__init__()
         widths = {bijection.condition_features, base.condition_features} - {0}
@@ -47,7 +53,9 @@ class Flow(nn.Module):
             raise ConfigError(f"Flow: expected one condition for bijection and base, got widths {sorted(widths)}.")
         self.condition_features = widths.pop() if widths else 0
         if classes is not None and classes != self.condition_features:
-            raise ConfigError(f"Flow: expected classes to equal condition_features={self.condition_features}, got {classes}.")
+            raise ConfigError(
+                f"Flow: expected classes to equal condition_features={self.condition_features}, got {classes}."
+            )
         self.bijection, self.base, self.levels, self.classes = bijection, base, levels, classes
         self.dequantize = None if levels is None else Dequantize(levels)
         self.validate = validate
@@ -71,7 +79,9 @@ class Flow(nn.Module):
         self._check_result("log_prob", log_prob, x)
         return log_prob
 
-    def bits_per_dim(self, x: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def bits_per_dim(
+        self, x: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Negative log-likelihood in bits per dimension: (B, ...) -> (B,).
 
         For discrete data of `levels` levels (an integer tensor with values 0 .. levels - 1) it is the upper bound
@@ -95,7 +105,11 @@ class Flow(nn.Module):
         return (offset - self.log_prob(x, condition)) / (dimensions * math.log(2))
 
     def sample(
-        self, n: int, condition: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Draw n samples, without grad.
 
@@ -115,11 +129,17 @@ class Flow(nn.Module):
 
     @torch.no_grad()
     def sample_with_log_prob(
-        self, n: int, condition: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Draw n samples and their log-densities under the flow (at temperature 1): (n, ...) and (n,)."""
         if n < 0 or temperature < 0:
-            raise ConfigError(f"Flow.sample: expected n >= 0 and temperature >= 0, got n={n}, temperature={temperature}.")
+            raise ConfigError(
+                f"Flow.sample: expected n >= 0 and temperature >= 0, got n={n}, temperature={temperature}."
+            )
         condition = self._condition(condition)
         if condition is not None and len(condition) == 1 and n != 1:
             condition = condition.expand(n, *condition.shape[1:])

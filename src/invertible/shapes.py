@@ -12,7 +12,9 @@ HALF_PRECISION = (torch.float16, torch.bfloat16)
 AXES = {0: "", 1: ", length", 2: ", height, width", 3: ", depth, height, width"}
 
 
-def check_input(owner: str, x: Tensor, channels: int | None, spatial_dims: int | None, reference: Tensor | None = None) -> None:
+def check_input(
+    owner: str, x: Tensor, channels: int | None, spatial_dims: int | None, reference: Tensor | None = None
+) -> None:
     """Check that x is a floating-point tensor of shape (batch, channels, ...) on the reference's device.
 
     Args:
@@ -68,11 +70,7 @@ def check_condition(owner: str, condition: Tensor | None, x: Tensor, features: i
             f"{owner}: takes no condition, got one of shape {tuple(condition.shape)}. Leave it out, "
             "or use a block built with condition_features."
         )
-    if (
-        condition.dim() < 2
-        or condition.shape[:2] != (len(x), features)
-        or not _fits(condition.shape[2:], x.shape[2:])
-    ):
+    if condition.dim() < 2 or condition.shape[:2] != (len(x), features) or not _fits(condition.shape[2:], x.shape[2:]):
         raise ShapeError(
             f"{owner}: expected condition of shape ({len(x)}, {features}) or with spatial axes behind, "
             f"multiples of {tuple(x.shape[2:])}, got {tuple(condition.shape)}. A size of 1 is not broadcast."
@@ -99,7 +97,9 @@ def _shape_message(owner: str, x: Tensor, channels: int | None, spatial_dims: in
     if spatial_dims is not None and x.dim() != 2 + spatial_dims:
         word = "vectors" if spatial_dims == 0 else f"{spatial_dims} spatial axes"
         return f"{message} It was built for {word} (spatial_dims={spatial_dims}); build it with spatial_dims={x.dim() - 2}, or reshape x."
-    broadcast = " a size of 1 is not broadcast." if x.shape[1] == 1 else " build it for that many, or check the order of axes."
+    broadcast = (
+        " a size of 1 is not broadcast." if x.shape[1] == 1 else " build it for that many, or check the order of axes."
+    )
     return f"{message} Axis 1 holds channels;{broadcast}"
 
 

@@ -16,7 +16,10 @@ class ElementwiseMap(Protocol):
             parameter ("bins first" for splines): reductions over parameters then run over contiguous memory.
     """
 
-    count: int
+    @property
+    def count(self) -> int:
+        """Parameters per number."""
+        ...
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
         """y and the elementwise log|dy/dx|, `None` if it is zero."""

@@ -55,10 +55,14 @@ class ConvNet(nn.Module):
         kernel_size: odd size k of the first and the last kernel; those between are 1 x 1.
     """
 
-    def __init__(self, in_features: int, out_features: int, hidden: Sequence[int] = (64, 64), kernel_size: int = 3) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, hidden: Sequence[int] = (64, 64), kernel_size: int = 3
+    ) -> None:
         super().__init__()
         if not hidden or kernel_size % 2 != 1:
-            raise ConfigError(f"ConvNet: expected hidden layers and an odd kernel_size, got {hidden} and {kernel_size}.")
+            raise ConfigError(
+                f"ConvNet: expected hidden layers and an odd kernel_size, got {hidden} and {kernel_size}."
+            )
         require_positive("ConvNet", **{f"hidden[{index}]": width for index, width in enumerate(hidden)})
         widths = (in_features, *hidden)
         sizes = (kernel_size, *(1 for _ in hidden[1:]))
@@ -162,7 +166,11 @@ def fit_condition(condition: Tensor, x: Tensor) -> Tensor:
         return condition
     if condition.dim() == 2:
         return condition.view(*condition.shape, *(1,) * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])
-    pool = {3: functional.adaptive_avg_pool1d, 4: functional.adaptive_avg_pool2d, 5: functional.adaptive_avg_pool3d}
+    pool = {
+        3: functional.adaptive_avg_pool1d,
+        4: functional.adaptive_avg_pool2d,
+        5: functional.adaptive_avg_pool3d,
+    }
     return pool[x.dim()](condition, x.shape[2:])
 
 

@@ -1,0 +1,91 @@
+"""Invertible neural networks whose inverses can be trusted."""
+
+import importlib
+from typing import Any
+
+from invertible.bijection import Bijection, Domain, Inverted, LipschitzBounds, Reconstruction
+from invertible.blocks import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    DiagonalScaling,
+    FactorOut,
+    Flatten,
+    Haar,
+    InvertibleConv1x1,
+    InvertibleLinear,
+    Logit,
+    Permutation,
+    SplineCoupling,
+    Squeeze,
+    resampled,
+)
+from invertible.chain import Chain
+from invertible.dequantize import Dequantize
+from invertible.distributions import ConditionalNormal, StandardLogistic, StandardNormal
+from invertible.errors import (
+    ConfigError,
+    ConvergenceError,
+    DataError,
+    DomainError,
+    InvertibleError,
+    MissingDependencyError,
+    NotInvertibleError,
+    ShapeError,
+)
+from invertible.flow import Flow
+
+__version__ = "0.1.0"
+
+# Loaded at first use, so that `import invertible` costs little more than `import torch`.
+_SUBPACKAGES = ("data", "models", "reports", "stability", "testing", "training")
+_FUNCTIONS = {"audit": "auditing", "save": "saving", "load": "saving"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"invertible.{name}")
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"invertible.{_FUNCTIONS[name]}"), name)
+    raise AttributeError(f"module 'invertible' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBPACKAGES, *_FUNCTIONS})
+
+
+__all__ = [
+    "ActNorm",
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "Bijection",
+    "Chain",
+    "ConditionalNormal",
+    "ConfigError",
+    "ConvergenceError",
+    "DataError",
+    "Dequantize",
+    "DiagonalScaling",
+    "Domain",
+    "DomainError",
+    "FactorOut",
+    "Flatten",
+    "Flow",
+    "Haar",
+    "Inverted",
+    "InvertibleConv1x1",
+    "InvertibleError",
+    "InvertibleLinear",
+    "LipschitzBounds",
+    "Logit",
+    "MissingDependencyError",
+    "NotInvertibleError",
+    "Permutation",
+    "Reconstruction",
+    "ShapeError",
+    "SplineCoupling",
+    "Squeeze",
+    "StandardLogistic",
+    "StandardNormal",
+    "resampled",
+]

@@ -1,0 +1,30 @@
+"""Blocks: what models are made of."""
+
+from invertible.blocks.actnorm import ActNorm
+from invertible.blocks.additive import AdditiveCoupling
+from invertible.blocks.affine import AffineCoupling
+from invertible.blocks.haar import Haar
+from invertible.blocks.linear import InvertibleConv1x1, InvertibleLinear
+from invertible.blocks.logit import Logit
+from invertible.blocks.multiscale import FactorOut, resampled
+from invertible.blocks.permutation import Permutation
+from invertible.blocks.reshape import Flatten, Squeeze
+from invertible.blocks.scaling import DiagonalScaling
+from invertible.blocks.splines import SplineCoupling
+
+__all__ = [
+    "ActNorm",
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "DiagonalScaling",
+    "FactorOut",
+    "Flatten",
+    "Haar",
+    "InvertibleConv1x1",
+    "InvertibleLinear",
+    "Logit",
+    "Permutation",
+    "SplineCoupling",
+    "Squeeze",
+    "resampled",
+]
