@@ -119,8 +119,8 @@ def test_bounds_compose_and_follow_the_domain() -> None:
     assert torch.linalg.svdvals(jacobians).max() <= local.forward
 
 
-def test_refuses_what_is_no_bijection() -> None:
-    with pytest.raises(ConfigError, match="Chain: expected block 1 to be a Bijection, got Linear"):
+def test_refuses_what_is_no_bijection(unchecked_types) -> None:
+    with unchecked_types(), pytest.raises(ConfigError, match="Chain: expected block 1 to be a Bijection, got Linear"):
         Chain(Shift(0.0), torch.nn.Linear(2, 2))
 
 

@@ -14,9 +14,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(page for page in [ROOT / "README.md", *DOCS.rglob("*.md")] if page.is_file())
 
 # Any fence is matched, so that a block shown inside another one is not taken for code to run.
-FENCE = re.compile(
-    r"^(?P<indent> *)(?P<ticks>```+|~~~+)(?P<info>[^\n]*)\n(?P<body>.*?)^ *(?P=ticks) *$", re.M | re.S
-)
+FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>```+|~~~+)(?P<info>[^\n]*)\n(?P<body>.*?)^ *(?P=ticks) *$", re.M | re.S)
 NOT_RUN = re.compile(r"<!--\s*not run:\s*(?P<reason>.*?)\s*-->\s*\Z", re.S)
 LANGUAGES = {"python", "py", "python3"}
 
@@ -69,9 +67,7 @@ def test_code_runs(page, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_is_not_run_says_why(page):
     for block in blocks(page.read_text(encoding="utf-8")):
-        assert block.not_run != "", (
-            f"{page.name}, line {block.line}: give the reason in <!-- not run: reason -->."
-        )
+        assert block.not_run != "", f"{page.name}, line {block.line}: give the reason in <!-- not run: reason -->."
 
 
 def test_every_page_of_the_navigation_exists():

@@ -69,7 +69,7 @@ def test_refuses_what_does_not_fit(tmp_path: Path) -> None:
     config = flow.config
     wider = json.dumps({**config, "arguments": {**config["arguments"], "hidden": [9]}})
     deeper = json.dumps({**config, "arguments": {**config["arguments"], "layers": 3}})
-    with pytest.raises(inv.ConfigError, match=r"expected .* of shape \(9, 2\), got \(8, 2\)"):
+    with pytest.raises(inv.ConfigError, match=r"expected .* of shape \(4, 9\), got \(4, 8\)"):
         inv.load(tampered(path, other, config=wider))
     with pytest.raises(inv.ConfigError, match="the file holds no tensor"):
         inv.load(tampered(path, other, config=deeper))

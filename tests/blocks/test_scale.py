@@ -21,15 +21,15 @@ def test_constants_hold_and_are_tight(name: str) -> None:
     function = SCALES[name]()
     raw = torch.linspace(-40, 40, 800_001, dtype=torch.float64, requires_grad=True)
     scale, _ = function(raw)
-    assert scale.min() >= function.lower
-    assert scale.max() <= function.upper
+    assert scale.min() >= function.lower * (1 - 1e-12)
+    assert scale.max() <= function.upper * (1 + 1e-12)
     (slope,) = torch.autograd.grad(scale.sum(), raw, retain_graph=True)
     (reciprocal,) = torch.autograd.grad((1 / scale).sum(), raw)
     for measured, declared in ((slope, function.slope), (reciprocal, function.reciprocal_slope)):
         largest = float(measured.abs().max())
         assert largest <= declared * (1 + 1e-9)
         if declared < float("inf"):
-            assert largest >= declared / 2.2
+            assert largest >= declared * 0.999
 
 
 def test_ranges_are_settable() -> None:

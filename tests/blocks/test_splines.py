@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from invertible import ConfigError, SplineCoupling
+from invertible import ConfigError, Domain, SplineCoupling
 from invertible.blocks.splines import SplineMap
 
 DEFAULT = SplineMap()
@@ -58,7 +58,7 @@ def test_worst_round_trip_in_float32_with_strong_parameters(strength: float) -> 
 
 def test_slopes_stay_within_the_bounds() -> None:
     x = 12 * torch.rand(200_000, 1, dtype=torch.float64) - 6
-    bounds = DEFAULT.bounds(0.0, None, None)
+    bounds = DEFAULT.bounds(0.0, Domain(math.inf, math.inf), None)
     for strength in (0.1, 1.0, 10.0):
         _, log_slope = DEFAULT.forward(x, strength * torch.randn(len(x), DEFAULT.count, dtype=torch.float64))
         assert log_slope.max() <= math.log(bounds.forward)

@@ -1,13 +1,14 @@
 """What a coupling asks of its elementwise map, and the norm that bounds couplings."""
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from invertible.bijection import Domain, LipschitzBounds
 
 
+@runtime_checkable
 class ElementwiseMap(Protocol):
     """A bijection of single numbers, given parameters for each.
 

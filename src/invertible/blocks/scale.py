@@ -98,8 +98,11 @@ class TanhExp(Scale):
     def __init__(self, maximum: float = 2.0) -> None:
         if not 1 < maximum < math.inf:
             raise ConfigError(f"TanhExp: expected a finite maximum above 1, got {maximum}.")
-        super().__init__(1 / maximum, maximum, maximum, maximum)
         self.limit = math.log(maximum)
+        # |g'| = exp(c t)(1 - t^2) with t = tanh(r/c) is largest where c (1 - t^2) = 2 t; 1/g is g mirrored.
+        steepest = (math.sqrt(1 + self.limit**2) - 1) / self.limit
+        slope = math.exp(self.limit * steepest) * (1 - steepest**2)
+        super().__init__(1 / maximum, maximum, slope, slope)
 
     def __call__(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """exp(c tanh(r/c)) and its logarithm."""
@@ -120,9 +123,11 @@ class SoftClamp(Scale):
     def __init__(self, limit: float = 2.0) -> None:
         if not 0 < limit < 300:
             raise ConfigError(f"SoftClamp: expected limit in (0, 300), got {limit}.")
-        maximum = math.exp(limit)
-        super().__init__(1 / maximum, maximum, maximum * 2 / math.pi, maximum * 2 / math.pi)
         self.limit = limit
+        # |g'| is largest at r/c = c/pi; 1/g is g mirrored.
+        steepest = limit / math.pi
+        slope = math.exp(2 * limit / math.pi * math.atan(steepest)) * 2 / math.pi / (1 + steepest**2)
+        super().__init__(math.exp(-limit), math.exp(limit), slope, slope)
 
     def __call__(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """exp(2c/pi arctan(r/c)) and its logarithm."""

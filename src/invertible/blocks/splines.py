@@ -146,7 +146,7 @@ class _Bin:
 
 
 class SplineCoupling(Coupling):
-    """Spline coupling: y_2 = spline(x_2; net(x_1, c)), y_1 = x_1, rational-quadratic, linear tails (Durkan et al. 2019).
+    """Spline coupling: y_2 = spline(x_2; net(x_1, c)), y_1 = x_1; rational-quadratic, linear tails (Durkan 2019).
 
     Inverse: the root of a quadratic in each bin; the identity outside [-bound, bound]. log_det = sum log dy_2/dx_2.
     Departs from the paper in the derivatives at the knots, which are bounded above too: see `SplineMap`.

@@ -1,0 +1,123 @@
+"""Blocks that move numbers to other axes."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional
+
+from invertible.bijection import Bijection, Domain, LipschitzBounds
+from invertible.errors import ConfigError, ShapeError, choose, require_positive
+from invertible.shapes import zero_log_det
+
+
+class Squeeze(Bijection):
+    """Space to depth: every f x f square of pixels becomes f^2 channels (Dinh et al. 2017, section 3.6).
+
+    (B, C, H, W) -> (B, f^2 C, H/f, W/f). Pixel (i, j) of a square of channel c goes to channel c f^2 + i f + j
+    (`"channel-major"`, torch's `pixel_unshuffle`) or (i f + j) C + c (`"space-major"`, TensorFlow's `space_to_depth`,
+    which Glow's code uses). log_det = 0; exact.
+
+    Args:
+        factor: f, at least 2.
+        order: `"channel-major"` or `"space-major"`.
+
+    Raises:
+        ConfigError: if `factor` is below 2 or `order` unknown.
+        ShapeError: if height or width is not divisible by f, or in `inverse` channels by f^2.
+
+    Example:
+        >>> y, _ = Squeeze()(torch.randn(2, 3, 8, 8))  # (2, 12, 4, 4)
+    """
+
+    def __init__(self, factor: int = 2, order: str = "channel-major") -> None:
+        super().__init__()
+        if isinstance(factor, bool) or factor < 2:
+            raise ConfigError(f"Squeeze: expected factor of at least 2, got {factor!r}.")
+        choose("Squeeze", "order", order, {"channel-major": 0, "space-major": 0})
+        self.factor, self.order = factor, order
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) -> (B, f^2 C, H/f, W/f)."""
+        self._check(x, condition, None, 2)
+        _require_even(self, x, self.factor)
+        y = functional.pixel_unshuffle(x, self.factor)
+        if self.order == "space-major":
+            y = y.unflatten(1, (x.shape[1], self.factor**2)).transpose(1, 2).flatten(1, 2)
+        return y, zero_log_det(x)
+
+    def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, f^2 C, H, W) -> (B, C, f H, f W)."""
+        self._check(y, condition, None, 2)
+        squares = self.factor**2
+        if y.shape[1] % squares:
+            raise ShapeError(f"Squeeze: expected y with channels divisible by {squares}, got {tuple(y.shape)}.")
+        if self.order == "space-major":
+            y = y.unflatten(1, (squares, y.shape[1] // squares)).transpose(1, 2).flatten(1, 2)
+        return functional.pixel_shuffle(y, self.factor), zero_log_det(y)
+
+    def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
+        """1 and 1: an isometry."""
+        return LipschitzBounds(1.0, 1.0)
+
+    def image(self, domain: Domain) -> Domain:
+        """The same boxes."""
+        return Domain(x=domain.y, y=domain.x)
+
+    def extra_repr(self) -> str:
+        """Factor and order."""
+        return f"{self.factor}, {self.order}"
+
+
+class Flatten(Bijection):
+    """Images to vectors: (B, *shape) -> (B, D), D the product of `shape`. log_det = 0; exact.
+
+    Args:
+        shape: of one sample, such as (channels, height, width); the inverse needs it.
+
+    Raises:
+        ConfigError: if a size is not positive.
+        ShapeError: if a sample is of another shape.
+
+    Example:
+        >>> y, _ = Flatten((1, 8, 8))(torch.randn(2, 1, 8, 8))  # (2, 64)
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        require_positive("Flatten", **{f"shape[{index}]": size for index, size in enumerate(self.shape)})
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, *shape) -> (B, D)."""
+        self._check(x, condition, self.shape[0], len(self.shape) - 1)
+        if x.shape[1:] != self.shape:
+            raise ShapeError(
+                f"Flatten: expected x of shape (batch, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}."
+            )
+        return x.flatten(1), zero_log_det(x)
+
+    def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, D) -> (B, *shape)."""
+        self._check(y, condition, math.prod(self.shape), 0)
+        return y.unflatten(1, self.shape), zero_log_det(y)
+
+    def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
+        """1 and 1: an isometry."""
+        return LipschitzBounds(1.0, 1.0)
+
+    def image(self, domain: Domain) -> Domain:
+        """The same boxes."""
+        return Domain(x=domain.y, y=domain.x)
+
+    def extra_repr(self) -> str:
+        """The shape of a sample."""
+        return f"{self.shape}"
+
+
+def _require_even(block: Bijection, x: Tensor, factor: int) -> None:
+    if x.shape[2] % factor or x.shape[3] % factor:
+        raise ShapeError(
+            f"{type(block).__name__}: expected x with height and width divisible by {factor}, got {tuple(x.shape)}. "
+            "Pad the image first."
+        )

@@ -1,0 +1,154 @@
+"""Invertible square matrices by their parametrisation."""
+
+import torch
+from torch import Tensor, nn
+
+from invertible.bijection import LipschitzBounds
+from invertible.errors import ConfigError, choose, require_positive
+
+
+class Weight(nn.Module):
+    """A learned invertible n x n matrix W.
+
+    Args:
+        size: n.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """W of shape (n, n), and log|det W|, a scalar."""
+        raise TypeError(f"{type(self).__name__}: define forward(self), returning (weight, log_abs_det).")
+
+    def inverse(self) -> tuple[Tensor, Tensor]:
+        """W^-1 of shape (n, n), and log|det W^-1|, a scalar."""
+        raise TypeError(f"{type(self).__name__}: define inverse(self), returning (inverse, log_abs_det).")
+
+    def bounds(self) -> LipschitzBounds:
+        """||W||_2 and ||W^-1||_2, by a float64 SVD."""
+        with torch.no_grad():
+            singular = torch.linalg.svdvals(self()[0].double())
+        smallest = float(singular[-1])
+        return LipschitzBounds(float(singular[0]), 1 / smallest if smallest > 0 else float("inf"))
+
+    def extra_repr(self) -> str:
+        """The size."""
+        return f"{self.size}"
+
+
+class FreeWeight(Weight):
+    """W itself is the parameter, orthogonal at the start.
+
+    log|det W| and W^-1 come from one LU factorisation each; nothing keeps W from becoming singular.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.matrix = nn.Parameter(random_orthogonal(size))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """W, and the sum of log|diagonal of U|."""
+        return self.matrix, torch.linalg.slogdet(self.matrix)[1]
+
+    def inverse(self) -> tuple[Tensor, Tensor]:
+        """W^-1 by LU."""
+        factors, pivots = torch.linalg.lu_factor(self.matrix)
+        identity = torch.eye(self.size, dtype=factors.dtype, device=factors.device)
+        return torch.linalg.lu_solve(factors, pivots, identity), -factors.diagonal().abs().log().sum()
+
+
+class PLUWeight(Weight):
+    """W = P L (U + diag(sign e^s)) with P and sign fixed (Kingma & Dhariwal 2018, equation 10).
+
+    L is unit lower, U strictly upper triangular; log|det W| = sum s. Starts at a random orthogonal matrix.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        permutation, lower, upper = torch.linalg.lu(random_orthogonal(size))
+        diagonal = upper.diagonal()
+        self.permutation: Tensor
+        self.sign: Tensor
+        self.register_buffer("permutation", permutation)
+        self.register_buffer("sign", diagonal.sign())
+        self.lower = nn.Parameter(lower.tril(-1))
+        self.upper = nn.Parameter(upper.triu(1))
+        self.log_scale = nn.Parameter(diagonal.abs().log())
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """The product, and sum s."""
+        lower, upper = self._factors()
+        return self.permutation @ (lower @ upper), self.log_scale.sum()
+
+    def inverse(self) -> tuple[Tensor, Tensor]:
+        """Two triangular solves of the n x n matrix P^T, and -sum s."""
+        lower, upper = self._factors()
+        half = torch.linalg.solve_triangular(lower, self.permutation.T, upper=False, unitriangular=True)
+        return torch.linalg.solve_triangular(upper, half, upper=True), -self.log_scale.sum()
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        identity = torch.eye(self.size, dtype=self.lower.dtype, device=self.lower.device)
+        diagonal = torch.diag(self.sign * self.log_scale.exp())
+        return self.lower.tril(-1) + identity, self.upper.triu(1) + diagonal
+
+
+class OrthogonalWeight(Weight):
+    """W = H_1 ... H_k, a product of Householder reflections H_i = I - 2 v_i v_i^T/|v_i|^2 (Tomczak & Welling 2016).
+
+    In compact form W = I - V S^-1 V^T with S = striu(V^T V) + diag(V^T V)/2: one triangular solve. W^-1 = W^T, and
+    log|det W| = 0: orthogonal to rounding whatever the parameters are. k = n reaches every matrix of determinant
+    (-1)^n; Putzky & Welling (2019) use k = 3.
+
+    Args:
+        size: n.
+        reflections: k, from 1 to n; n if `None`.
+    """
+
+    def __init__(self, size: int, reflections: int | None = None) -> None:
+        super().__init__(size)
+        count = size if reflections is None else reflections
+        require_positive("OrthogonalWeight", reflections=count)
+        if count > size:
+            raise ConfigError(f"OrthogonalWeight: expected reflections of at most {size}, got {count}.")
+        self.vectors = nn.Parameter(torch.randn(size, count))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """The product, and 0."""
+        gram = self.vectors.T @ self.vectors
+        middle = gram.triu(1) + torch.diag(gram.diagonal() / 2)
+        identity = torch.eye(self.size, dtype=gram.dtype, device=gram.device)
+        weight = identity - self.vectors @ torch.linalg.solve_triangular(middle, self.vectors.T, upper=True)
+        return weight, gram.new_zeros(())
+
+    def inverse(self) -> tuple[Tensor, Tensor]:
+        """The transpose, and 0."""
+        weight, log_abs_det = self()
+        return weight.T, log_abs_det
+
+
+PARAMETRIZATIONS = {"plu": PLUWeight, "orthogonal": OrthogonalWeight, "free": FreeWeight}
+
+
+def weight_of(owner: str, size: int, parametrization: str, reflections: int | None) -> Weight:
+    """A weight by the name of its parametrisation.
+
+    Raises:
+        ConfigError: if the name is unknown, the size not positive, or `reflections` given for another than orthogonal.
+    """
+    require_positive(owner, size=size)
+    kind = choose(owner, "parametrization", parametrization, PARAMETRIZATIONS)
+    if kind is OrthogonalWeight:
+        return OrthogonalWeight(size, reflections)
+    if reflections is not None:
+        raise ConfigError(
+            f"{owner}: expected reflections with parametrization='orthogonal' only, got {parametrization!r}."
+        )
+    return kind(size)
+
+
+def random_orthogonal(size: int) -> Tensor:
+    """A random orthogonal matrix, uniform over the group (Mezzadri 2007)."""
+    q, r = torch.linalg.qr(torch.randn(size, size))
+    return q * r.diagonal().sign()
