@@ -37,7 +37,7 @@ class Overflow(Bijection):
 
 
 def small_flow(**options: int) -> Flow:
-    blocks = [randomise(AffineCoupling(2, flip=i % 2 == 1, **options)) for i in range(4)]
+    blocks = [randomise(AffineCoupling(2, hidden=(8, 8), flip=i % 2 == 1, **options), 0.2) for i in range(4)]
     return Flow(Chain(*blocks), StandardNormal((2,)))
 
 

@@ -14,6 +14,20 @@ from invertible.partition import Partition, Parts
 from invertible.shapes import check_condition, check_input
 
 
+class ChannelAffine(NamedTuple):
+    """An affine map of the channels, the same at every position: y = W x + b.
+
+    Attributes:
+        weight: W of shape (C, C), or its diagonal (C,).
+        bias: b of shape (C,).
+        log_abs_det: log|det W|, a scalar.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    log_abs_det: Tensor
+
+
 class Reconstruction(NamedTuple):
     """An input recovered from its output, and the local graph rebuilt from it.
 
@@ -82,6 +96,7 @@ class Bijection(nn.Module):
         partition: for a block that transforms one part of its input given the other, how the two are cut apart.
             A `Chain` keeps the parts of consecutive blocks apart that share a partition: see `forward_parts`.
         condition_features: number of features of the condition that the block takes, 0 for none.
+        spatial_dims: number of spatial axes of x, `None` for any.
 
     Example:
         >>> class Shift(Bijection):
@@ -93,6 +108,7 @@ class Bijection(nn.Module):
 
     partition: Partition | None = None
     condition_features: int = 0
+    spatial_dims: int | None = None
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map data to latent: y = f(x | c) and log|det df/dx|, shape (B,)."""
@@ -151,6 +167,21 @@ class Bijection(nn.Module):
     def inverse_parts(self, parts: Parts, condition: Tensor | None) -> tuple[Parts, Tensor | None]:
         """`inverse` on the two parts of y kept apart; returns as `forward_parts` does."""
         raise TypeError(f"{type(self).__name__}: a block with a partition defines inverse_parts.")
+
+    @property
+    def is_channel_affine(self) -> bool:
+        """Whether the block is now an affine map of the channels: a `Chain` makes one matrix of neighbours that are."""
+        return False
+
+    def channel_affine(self) -> ChannelAffine:
+        """The map as a matrix; only where `is_channel_affine`."""
+        raise TypeError(f"{type(self).__name__}: a block that is affine in the channels defines channel_affine.")
+
+    def inverse_channel_affine(self) -> ChannelAffine:
+        """The inverse as a matrix; only where `is_channel_affine`."""
+        raise TypeError(
+            f"{type(self).__name__}: a block that is affine in the channels defines inverse_channel_affine."
+        )
 
     @property
     def inverted(self) -> Bijection:

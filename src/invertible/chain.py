@@ -2,22 +2,21 @@
 
 import math
 from collections.abc import Iterator
-from itertools import groupby
 from typing import overload
 
 from torch import Tensor, nn
 
 from invertible.bijection import Bijection, Domain, LipschitzBounds
 from invertible.errors import ConfigError
-from invertible.shapes import HALF_PRECISION, per_sample_sum, zero_log_det
+from invertible.fusion import run_forward, run_inverse, runs
+from invertible.shapes import zero_log_det
 
 
 class Chain(Bijection):
     """Composition of bijections, the first one applied first: y = f_n(... f_2(f_1(x))).
 
     log|det dy/dx| = sum_k log|det J_k|; the inverse runs the blocks backwards. Indexes, slices and iterates like
-    `torch.nn.Sequential`. Consecutive blocks that cut their input alike (`Bijection.partition`) hand the two parts
-    to each other without putting them together in between.
+    `torch.nn.Sequential`. Consecutive blocks that are cheaper together are evaluated together: see `fusion`.
 
     Args:
         *blocks: the bijections; none gives the identity. Blocks that take a condition and blocks that take none
@@ -53,8 +52,8 @@ class Chain(Bijection):
         """Apply the blocks in order; (y, log_det), log_det of shape (B,)."""
         self._check(x, condition)
         total = zero_log_det(x)
-        for blocks in _runs(list(self)):
-            x, log_det = _run_forward(blocks, x, condition)
+        for run in runs(self):
+            x, log_det = run_forward(run, x, condition)
             total = total + log_det
         return x, total
 
@@ -62,8 +61,8 @@ class Chain(Bijection):
         """Apply the blocks' inverses in reverse order; (x, log_det), log_det of shape (B,)."""
         self._check(y, condition)
         total = zero_log_det(y)
-        for blocks in _runs(list(self)[::-1]):
-            y, log_det = _run_inverse(blocks, y, condition)
+        for run in runs(reversed(list(self))):
+            y, log_det = run_inverse(run, y, condition)
             total = total + log_det
         return y, total
 
@@ -110,60 +109,3 @@ class Chain(Bijection):
         if isinstance(index, slice):
             return Chain(*list(self)[index])
         return self.blocks[index]  # pyright: ignore[reportReturnType]
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
-
-
-def _runs(blocks: list[Bijection]) -> list[list[Bijection]]:
-    """Group consecutive blocks of equal partition. A hooked block stays alone: hooks see whole tensors."""
-
-    def key(numbered: tuple[int, Bijection]) -> object:
-        index, block = numbered
-        return index if block.partition is None or _has_hooks(block) else block.partition.key
-
-    return [[block for _, block in group] for _, group in groupby(enumerate(blocks), key)]
-
-
-def _given(block: Bijection, condition: Tensor | None) -> Tensor | None:
-    return condition if block.condition_features else None
-
-
-def _run_forward(blocks: list[Bijection], x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-    first = blocks[0]
-    if len(blocks) == 1 or first.partition is None:
-        return first(x, _given(first, condition))
-    first._check(x, _given(first, condition), first.partition.features)
-    parts, total = first.partition.split(x), None
-    for block in blocks:
-        parts, log_slope = block.forward_parts(parts, _given(block, condition))
-        total = _add(total, log_slope)
-    return first.partition.merge(*parts), zero_log_det(x) if total is None else per_sample_sum(total)
-
-
-def _run_inverse(blocks: list[Bijection], y: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-    first = blocks[0]
-    if len(blocks) == 1 or first.partition is None:
-        return first.inverse(y, _given(first, condition))
-    first._check(y, _given(first, condition), first.partition.features)
-    parts, total = first.partition.split(y), None
-    for block in blocks:
-        parts, log_slope = block.inverse_parts(parts, _given(block, condition))
-        total = _add(total, log_slope)
-    return first.partition.merge(*parts), zero_log_det(y) if total is None else per_sample_sum(total)
-
-
-def _add(total: Tensor | None, log_slope: Tensor | None) -> Tensor | None:
-    """Add up tensors of which only the sum per sample counts; in float32 at least, as log_det is."""
-    if log_slope is None:
-        return total
-    if log_slope.dtype in HALF_PRECISION:
-        log_slope = log_slope.float()
-    if total is None:
-        return log_slope
-    if total.shape == log_slope.shape:
-        return total + log_slope
-    return (per_sample_sum(total) + per_sample_sum(log_slope)).unsqueeze(1)

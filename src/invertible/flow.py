@@ -73,10 +73,9 @@ class Flow(nn.Module):
             NotInvertibleError: if the result is not finite.
         """
         condition = self._condition(condition)
-        self._refuse_non_finite(x=x, condition=condition)
         z, log_det = self.bijection(x, self._given(self.bijection, condition))
         log_prob = self.base.log_prob(z, self._given(self.base, condition)) + log_det
-        self._check_result("log_prob", log_prob, x)
+        self._check_result("log_prob", log_prob, x=x, condition=condition)
         return log_prob
 
     def bits_per_dim(
@@ -143,25 +142,24 @@ class Flow(nn.Module):
         condition = self._condition(condition)
         if condition is not None and len(condition) == 1 and n != 1:
             condition = condition.expand(n, *condition.shape[1:])
-        self._refuse_non_finite(condition=condition)
         base_condition = self._given(self.base, condition)
         z = self.base.sample(n, base_condition, temperature, generator)
         x, log_det = self.bijection.inverse(z, self._given(self.bijection, condition))
-        self._check_result("sample", x, z)
+        self._check_result("sample", x, z=z, condition=condition)
         return x, self.base.log_prob(z, base_condition) - log_det
 
     def encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """The latents z = f(x | c) of shape (B, *base.shape)."""
         condition = self._condition(condition)
-        self._refuse_non_finite(x=x, condition=condition)
-        return self.bijection(x, self._given(self.bijection, condition))[0]
+        z, _ = self.bijection(x, self._given(self.bijection, condition))
+        self._check_result("encode", z, x=x, condition=condition)
+        return z
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """The data x = f^-1(z | c)."""
         condition = self._condition(condition)
-        self._refuse_non_finite(z=z, condition=condition)
         x, _ = self.bijection.inverse(z, self._given(self.bijection, condition))
-        self._check_result("decode", x, z)
+        self._check_result("decode", x, z=z, condition=condition)
         return x
 
     def _condition(self, condition: Tensor | None) -> Tensor | None:
@@ -179,29 +177,30 @@ class Flow(nn.Module):
         nobody = self.condition_features == 0 and part is self.bijection
         return condition if part.condition_features or nobody else None
 
-    def _refuse_non_finite(self, **tensors: Tensor | None) -> None:
-        if not self.validate or torch.compiler.is_compiling():
+    def _check_result(self, what: str, result: Tensor, **inputs: Tensor | None) -> None:
+        # Every coordinate enters the result, so the inputs need a look only when it is not finite.
+        if not self.validate or torch.compiler.is_compiling() or _all_finite(result):
             return
-        for name, tensor in tensors.items():
+        for name, tensor in inputs.items():
             if tensor is not None and not _all_finite(tensor):
-                bad = (~torch.isfinite(tensor)).flatten(1).any(1).nonzero().flatten()
+                bad = _non_finite_rows(tensor)
                 raise DomainError(
                     f"Flow: expected {name} to be finite, got NaN or infinity in {len(bad)} of {len(tensor)} samples, "
                     f"first in sample {int(bad[0])}. Remove them, or set flow.validate = False."
                 )
-
-    def _check_result(self, what: str, result: Tensor, source: Tensor) -> None:
-        if not self.validate or torch.compiler.is_compiling() or _all_finite(result):
-            return
-        bad = (~torch.isfinite(result)).view(len(result), -1).any(1).nonzero().flatten()
+        bad = _non_finite_rows(result)
         worst = int(bad[0])
         raise NotInvertibleError(
-            f"Flow.{what}: {len(bad)} of {len(source)} samples are not finite, the first is sample {worst}. "
+            f"Flow.{what}: {len(bad)} of {len(result)} samples are not finite, the first is sample {worst}. "
             "invertible.audit(flow, x) names the block; bounded scales (scale='half-sigmoid') prevent it; "
             "flow.validate = False lets it pass.",
             sample=worst,
             error=math.inf,
         )
+
+
+def _non_finite_rows(x: Tensor) -> Tensor:
+    return (~torch.isfinite(x)).view(len(x), -1).any(1).nonzero().flatten()
 
 
 def _all_finite(x: Tensor) -> bool:

@@ -90,7 +90,8 @@ def _read(path: Path, device: str | torch.device) -> tuple[Any, dict[str, torch.
         ) from error
     if header.get("format") != FORMAT:
         raise DataError(
-            f"load: expected {path} to be written by invertible.save (format {FORMAT}), got format {header.get('format')}."
+            f"load: expected {path} to be written by invertible.save (format {FORMAT}), "
+            f"got format {header.get('format')}."
         )
     try:
         return json.loads(header["config"]), tensors

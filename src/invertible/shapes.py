@@ -96,7 +96,10 @@ def _shape_message(owner: str, x: Tensor, channels: int | None, spatial_dims: in
         return f"{message} Axis 0 holds samples; add it with x[None]."
     if spatial_dims is not None and x.dim() != 2 + spatial_dims:
         word = "vectors" if spatial_dims == 0 else f"{spatial_dims} spatial axes"
-        return f"{message} It was built for {word} (spatial_dims={spatial_dims}); build it with spatial_dims={x.dim() - 2}, or reshape x."
+        return (
+            f"{message} It was built for {word} (spatial_dims={spatial_dims}); "
+            f"build it with spatial_dims={x.dim() - 2}, or reshape x."
+        )
     broadcast = (
         " a size of 1 is not broadcast." if x.shape[1] == 1 else " build it for that many, or check the order of axes."
     )

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, distributed, nn
 
-from invertible.bijection import Bijection, Domain, LipschitzBounds
+from invertible.bijection import Bijection, ChannelAffine, Domain, LipschitzBounds
 from invertible.errors import ConfigError, DomainError, require_positive
 from invertible.shapes import log_det_dtype
 
@@ -63,6 +63,20 @@ class ActNorm(Bijection):
         scale = self._shaped(torch.exp(-self.log_scale), y)
         return torch.addcmul(-self._shaped(self.shift, y), y, scale), self._log_det(-1, y)
 
+    @property
+    def is_channel_affine(self) -> bool:
+        """Unless the next call may initialise."""
+        return self._known_initialized or not self.training
+
+    def channel_affine(self) -> ChannelAffine:
+        """e^l, and b e^l."""
+        scale = self.log_scale.exp()
+        return ChannelAffine(scale, self.shift * scale, self.log_scale.sum())
+
+    def inverse_channel_affine(self) -> ChannelAffine:
+        """e^-l, and -b."""
+        return ChannelAffine(torch.exp(-self.log_scale), -self.shift, -self.log_scale.sum())
+
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:
         if not bool(self.initialized):
@@ -92,8 +106,8 @@ class ActNorm(Bijection):
         return (sign * positions * self.log_scale.to(log_det_dtype(like.dtype)).sum()).expand(len(like))
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:  # noqa: ANN002, ANN003
-        self._known_initialized = False
         super()._load_from_state_dict(*args, **kwargs)
+        self._known_initialized = not self.initialized.is_meta and bool(self.initialized)
 
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """max e^l and max e^-l."""

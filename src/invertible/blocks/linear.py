@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from invertible.bijection import Bijection, Domain, LipschitzBounds
+from invertible.bijection import Bijection, ChannelAffine, Domain, LipschitzBounds
 from invertible.blocks.weights import weight_of
 from invertible.shapes import log_det_dtype
 
@@ -40,6 +40,7 @@ class InvertibleLinear(Bijection):
         self, features: int, parametrization: str = "plu", *, reflections: int | None = None, bias: bool = False
     ) -> None:
         super().__init__()
+        self.spatial_dims = 0
         self.weight = weight_of("InvertibleLinear", features, parametrization, reflections)
         self.features = features
         self.bias = nn.Parameter(torch.zeros(features)) if bias else None
@@ -57,6 +58,22 @@ class InvertibleLinear(Bijection):
         inverse, log_abs_det = self.weight.inverse()
         shifted = y if self.bias is None else y - self.bias.to(y.dtype)
         return functional.linear(shifted, inverse.to(y.dtype)), _expand(log_abs_det, y)
+
+    @property
+    def is_channel_affine(self) -> bool:
+        """Always."""
+        return True
+
+    def channel_affine(self) -> ChannelAffine:
+        """W and b."""
+        weight, log_abs_det = self.weight()
+        return ChannelAffine(weight, weight.new_zeros(self.features) if self.bias is None else self.bias, log_abs_det)
+
+    def inverse_channel_affine(self) -> ChannelAffine:
+        """W^-1 and -W^-1 b."""
+        inverse, log_abs_det = self.weight.inverse()
+        bias = inverse.new_zeros(self.features) if self.bias is None else -(inverse @ self.bias)
+        return ChannelAffine(inverse, bias, log_abs_det)
 
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """||W||_2 and ||W^-1||_2."""
@@ -95,6 +112,7 @@ class InvertibleConv1x1(Bijection):
 
     def __init__(self, channels: int, parametrization: str = "plu", *, reflections: int | None = None) -> None:
         super().__init__()
+        self.spatial_dims = 2
         self.weight = weight_of("InvertibleConv1x1", channels, parametrization, reflections)
         self.channels = channels
 
@@ -109,6 +127,21 @@ class InvertibleConv1x1(Bijection):
         self._check(y, condition, self.channels, 2, _reference(self))
         inverse, log_abs_det = self.weight.inverse()
         return functional.conv2d(y, inverse.to(y.dtype)[..., None, None]), _expand(log_abs_det, y)
+
+    @property
+    def is_channel_affine(self) -> bool:
+        """Always."""
+        return True
+
+    def channel_affine(self) -> ChannelAffine:
+        """W, without bias."""
+        weight, log_abs_det = self.weight()
+        return ChannelAffine(weight, weight.new_zeros(self.channels), log_abs_det)
+
+    def inverse_channel_affine(self) -> ChannelAffine:
+        """W^-1, without bias."""
+        inverse, log_abs_det = self.weight.inverse()
+        return ChannelAffine(inverse, inverse.new_zeros(self.channels), log_abs_det)
 
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """||W||_2 and ||W^-1||_2."""

@@ -113,7 +113,7 @@ def resampled(model: nn.Module, temperature: float = 1.0, generator: torch.Gener
     blocks = [module for module in model.modules() if isinstance(module, FactorOut)]
     if not blocks or temperature < 0:
         raise ConfigError(
-            f"resampled: expected a model with FactorOut blocks and temperature >= 0, got {len(blocks)} and {temperature}."
+            f"resampled: expected FactorOut blocks in model and temperature >= 0, got {len(blocks)} and {temperature}."
         )
     before = [block.resampling for block in blocks]
     try:

@@ -21,6 +21,8 @@ class Squeeze(Bijection):
     Args:
         factor: f, at least 2.
         order: `"channel-major"` or `"space-major"`.
+        channels_last: hand the squeezed image on in torch's channels-last memory format, in which convolutions are
+            faster on CPUs and on GPUs with tensor cores; `inverse` gives back ordinary memory. Values are the same.
 
     Raises:
         ConfigError: if `factor` is below 2 or `order` unknown.
@@ -30,18 +32,22 @@ class Squeeze(Bijection):
         >>> y, _ = Squeeze()(torch.randn(2, 3, 8, 8))  # (2, 12, 4, 4)
     """
 
-    def __init__(self, factor: int = 2, order: str = "channel-major") -> None:
+    def __init__(self, factor: int = 2, order: str = "channel-major", *, channels_last: bool = False) -> None:
         super().__init__()
         if isinstance(factor, bool) or factor < 2:
             raise ConfigError(f"Squeeze: expected factor of at least 2, got {factor!r}.")
         choose("Squeeze", "order", order, {"channel-major": 0, "space-major": 0})
-        self.factor, self.order = factor, order
+        self.factor, self.order, self.channels_last = factor, order, channels_last
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> (B, f^2 C, H/f, W/f)."""
         self._check(x, condition, None, 2)
         _require_even(self, x, self.factor)
-        y = functional.pixel_unshuffle(x, self.factor)
+        y = (
+            _squeezed_channels_last(x, self.factor)
+            if self.channels_last
+            else functional.pixel_unshuffle(x, self.factor)
+        )
         if self.order == "space-major":
             y = y.unflatten(1, (x.shape[1], self.factor**2)).transpose(1, 2).flatten(1, 2)
         return y, zero_log_det(x)
@@ -54,7 +60,8 @@ class Squeeze(Bijection):
             raise ShapeError(f"Squeeze: expected y with channels divisible by {squares}, got {tuple(y.shape)}.")
         if self.order == "space-major":
             y = y.unflatten(1, (squares, y.shape[1] // squares)).transpose(1, 2).flatten(1, 2)
-        return functional.pixel_shuffle(y, self.factor), zero_log_det(y)
+        x = functional.pixel_shuffle(y, self.factor)
+        return x.contiguous() if self.channels_last else x, zero_log_det(y)
 
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """1 and 1: an isometry."""
@@ -113,6 +120,13 @@ class Flatten(Bijection):
     def extra_repr(self) -> str:
         """The shape of a sample."""
         return f"{self.shape}"
+
+
+def _squeezed_channels_last(x: Tensor, factor: int) -> Tensor:
+    """`pixel_unshuffle` and the change of memory format in one copy."""
+    batch, channels, height, width = x.shape
+    squares = x.reshape(batch, channels, height // factor, factor, width // factor, factor).permute(0, 2, 4, 1, 3, 5)
+    return squares.reshape(batch, height // factor, width // factor, channels * factor**2).permute(0, 3, 1, 2)
 
 
 def _require_even(block: Bijection, x: Tensor, factor: int) -> None:

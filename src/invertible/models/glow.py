@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from invertible.bijection import Bijection
@@ -76,7 +77,8 @@ def glow(
         return [ActNorm(channels), mixing(channels), block]
 
     def level(channels: int, remaining: int) -> Chain:
-        blocks: list[Bijection] = [Squeeze()]
+        squeeze = Squeeze(channels_last=remaining == levels)
+        blocks: list[Bijection] = [squeeze]
         channels *= 4
         for _ in range(depth):
             blocks += step(channels)
@@ -84,9 +86,9 @@ def glow(
             if learned_prior:
                 blocks.append(AffineCoupling(channels, _zero_convolution, scale=scale, order="glow", spatial_dims=2))
             blocks.append(FactorOut(level(channels // 2, remaining - 1)))
-        return Chain(*blocks, Squeeze().inverted)
+        return Chain(*blocks, squeeze.inverted)
 
-    bijection = level(sizes[0], levels)
+    bijection = level(sizes[0], levels).to(memory_format=torch.channels_last)
     return described_flow("glow", arguments, bijection, sizes, grey_levels=grey_levels, classes=classes)
 
 

@@ -1,0 +1,144 @@
+"""Runs of consecutive blocks that are cheaper together than one by one.
+
+Two kinds: blocks that cut their input alike hand the two parts to each other, and blocks that are affine in the
+channels, with the same matrix at every position, become one matrix. A chain evaluates its blocks run by run; a block
+with hooks stays alone, for hooks see whole tensors.
+"""
+
+import math
+from collections.abc import Iterable
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from invertible.bijection import Bijection, ChannelAffine
+from invertible.errors import ShapeError
+from invertible.shapes import HALF_PRECISION, log_det_dtype, per_sample_sum, zero_log_det
+
+Run = list[Bijection]
+
+
+def runs(blocks: Iterable[Bijection]) -> list[Run]:
+    """Group consecutive blocks that run together; all others stand alone."""
+
+    def key(numbered: tuple[int, Bijection]) -> object:
+        index, block = numbered
+        if _has_hooks(block):
+            return index
+        if block.partition is not None:
+            return block.partition.key
+        return "affine" if block.is_channel_affine else index
+
+    return [[block for _, block in group] for _, group in groupby(enumerate(blocks), key)]
+
+
+def run_forward(run: Run, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The blocks of a run in order: (y, log_det)."""
+    if len(run) > 1 and run[0].partition is not None:
+        return _parts_forward(run, x, condition)
+    if len(run) > 1 and x.dtype not in HALF_PRECISION:
+        _check_all(run, x)
+        return _apply(x, [block.channel_affine() for block in run])
+    total = zero_log_det(x)
+    for block in run:
+        x, log_det = block(x, given(block, condition))
+        total = total + log_det
+    return x, total
+
+
+def run_inverse(run: Run, y: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The inverses of a run's blocks, which stand in the order of the inverse: (x, log_det)."""
+    if len(run) > 1 and run[0].partition is not None:
+        return _parts_inverse(run, y, condition)
+    if len(run) > 1 and y.dtype not in HALF_PRECISION:
+        _check_all(run, y)
+        return _apply(y, [block.inverse_channel_affine() for block in run])
+    total = zero_log_det(y)
+    for block in run:
+        y, log_det = block.inverse(y, given(block, condition))
+        total = total + log_det
+    return y, total
+
+
+def given(block: Bijection, condition: Tensor | None) -> Tensor | None:
+    """The condition, if the block takes one."""
+    return condition if block.condition_features else None
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def _parts_forward(run: Run, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    cut = run[0].partition
+    assert cut is not None
+    run[0]._check(x, given(run[0], condition), cut.features)
+    parts, total = cut.split(x), None
+    for block in run:
+        parts, log_slope = block.forward_parts(parts, given(block, condition))
+        total = _add(total, log_slope)
+    return cut.merge(*parts), zero_log_det(x) if total is None else per_sample_sum(total)
+
+
+def _parts_inverse(run: Run, y: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    cut = run[0].partition
+    assert cut is not None
+    run[0]._check(y, given(run[0], condition), cut.features)
+    parts, total = cut.split(y), None
+    for block in run:
+        parts, log_slope = block.inverse_parts(parts, given(block, condition))
+        total = _add(total, log_slope)
+    return cut.merge(*parts), zero_log_det(y) if total is None else per_sample_sum(total)
+
+
+def _add(total: Tensor | None, log_slope: Tensor | None) -> Tensor | None:
+    """Add up tensors of which only the sum per sample counts; in float32 at least, as log_det is."""
+    if log_slope is None:
+        return total
+    if log_slope.dtype in HALF_PRECISION:
+        log_slope = log_slope.float()
+    if total is None:
+        return log_slope
+    if total.shape == log_slope.shape:
+        return total + log_slope
+    return (per_sample_sum(total) + per_sample_sum(log_slope)).unsqueeze(1)
+
+
+def _check_all(run: Run, x: Tensor) -> None:
+    for block in run:
+        block._check(x, None, None, block.spatial_dims, next(block.parameters()))
+
+
+def _apply(x: Tensor, maps: list[ChannelAffine]) -> tuple[Tensor, Tensor]:
+    """All maps as one: their matrices are C x C and cost nothing beside x."""
+    weight, bias, log_abs_det = maps[0]
+    for following in maps[1:]:
+        if following.weight.dim() == 1:
+            weight = following.weight * weight if weight.dim() == 1 else following.weight[:, None] * weight
+            bias = torch.addcmul(following.bias, following.weight, bias)
+        else:
+            bias = torch.addmv(following.bias, following.weight, bias)
+            weight = following.weight * weight if weight.dim() == 1 else following.weight @ weight
+        log_abs_det = log_abs_det + following.log_abs_det
+    positions = math.prod(x.shape[2:])
+    log_det = (log_abs_det.to(log_det_dtype(x.dtype)) * positions).expand(len(x))
+    return channel_affine(x, weight, bias), log_det
+
+
+def channel_affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """W x + b at every position; W is (C, C), or (C,) for a diagonal."""
+    if x.shape[1] != weight.shape[-1]:
+        raise ShapeError(f"Chain: expected x of shape (batch, {weight.shape[-1]}, ...), got {tuple(x.shape)}.")
+    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+    if weight.dim() == 1:
+        axes = (-1, *(1,) * (x.dim() - 2))
+        return torch.addcmul(bias.view(axes), x, weight.view(axes))
+    if x.dim() == 2:
+        return functional.linear(x, weight, bias)
+    if x.dim() == 4:
+        return functional.conv2d(x, weight[..., None, None], bias)
+    return functional.conv1d(x.flatten(2), weight[..., None], bias).unflatten(2, x.shape[2:])
