@@ -97,6 +97,8 @@ class Bijection(nn.Module):
             A `Chain` keeps the parts of consecutive blocks apart that share a partition: see `forward_parts`.
         condition_features: number of features of the condition that the block takes, 0 for none.
         spatial_dims: number of spatial axes of x, `None` for any.
+        volume_preserving: the claim that log_det is 0.
+        exact: the claim that the inverse is exact to the bit. `check_bijection` measures both claims.
 
     Example:
         >>> class Shift(Bijection):
@@ -109,6 +111,8 @@ class Bijection(nn.Module):
     partition: Partition | None = None
     condition_features: int = 0
     spatial_dims: int | None = None
+    volume_preserving: bool = False
+    exact: bool = False
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map data to latent: y = f(x | c) and log|det df/dx|, shape (B,)."""

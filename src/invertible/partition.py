@@ -5,9 +5,9 @@ Peers multiply by a binary mask and compute parameters for both halves; a split 
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from invertible.errors import ConfigError, ShapeError, choose
+from invertible.shapes import depth_to_space
 
 Parts = tuple[Tensor, Tensor]
 
@@ -108,7 +108,7 @@ class Checkerboard(Partition):
         """Unpack the two colours."""
         (a_top, a_bottom), (b_top, b_bottom) = a.chunk(2, 1), b.chunk(2, 1)
         packed = torch.stack((a_top, b_top, b_bottom, a_bottom), 2).flatten(1, 2)
-        return functional.pixel_shuffle(packed, 2)
+        return depth_to_space(packed, 2)
 
 
 class Mask(Partition):

@@ -5,6 +5,7 @@ A check that passes costs about a microsecond; everything that builds a message 
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from invertible.errors import ShapeError
 
@@ -121,3 +122,22 @@ def zero_log_det(x: Tensor) -> Tensor:
 def log_det_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which a log-determinant is kept: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32 if it is of lower precision, else x itself."""
+    return x.float() if x.dtype in HALF_PRECISION else x
+
+
+def space_to_depth(x: Tensor, factor: int) -> Tensor:
+    """`torch.nn.functional.pixel_unshuffle`, which leaves an empty batch as it is, for empty batches too."""
+    if x.numel():
+        return functional.pixel_unshuffle(x, factor)
+    return x.reshape(len(x), x.shape[1] * factor**2, x.shape[2] // factor, x.shape[3] // factor)
+
+
+def depth_to_space(x: Tensor, factor: int) -> Tensor:
+    """`torch.nn.functional.pixel_shuffle`, for empty batches too."""
+    if x.numel():
+        return functional.pixel_shuffle(x, factor)
+    return x.reshape(len(x), x.shape[1] // factor**2, x.shape[2] * factor, x.shape[3] * factor)

@@ -7,12 +7,16 @@ import tarfile
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from invertible.data.cifar import CIFAR10, CIFAR100
 from invertible.data.mnist import FASHION_MNIST, MNIST
 from invertible.data.reading import md5
 
-NOISE = np.random.default_rng(0)
+
+def noise(*shape):
+    """Random bytes, of the seed of the test."""
+    return torch.randint(256, shape, dtype=torch.uint8).numpy()
 
 
 def idx(array):
@@ -24,7 +28,7 @@ def mnist_files(train=20, test=10):
     """Content of the four files by name; labels run through 0 .. 9."""
     content = {}
     for part, n in (("train", train), ("t10k", test)):
-        content[f"{part}-images-idx3-ubyte"] = idx(NOISE.integers(0, 256, (n, 28, 28), np.uint8))
+        content[f"{part}-images-idx3-ubyte"] = idx(noise(n, 28, 28))
         content[f"{part}-labels-idx1-ubyte"] = idx(np.arange(n, dtype=np.uint8) % 10)
     return content
 
@@ -46,7 +50,7 @@ def cifar_files(layout, n=4):
     """Content of the files in the archive by name."""
     content = {layout.names: "".join(f"class{k}\n" for k in range(layout.classes)).encode()}
     for name in (*layout.train, *layout.test):
-        records = NOISE.integers(0, 256, (n, layout.label_bytes + 3072), np.uint8)
+        records = noise(n, layout.label_bytes + 3072)
         records[:, layout.label_bytes - 1] = np.arange(n) % layout.classes
         content[name] = records.tobytes()
     return content

@@ -14,7 +14,7 @@ from invertible.data.mnist import read_mnist
 from invertible.data.places import Where
 from invertible.data.reading import read_bytes
 from invertible.errors import DataError
-from tests.data.examples import cifar_archive, cifar_files, mnist_files, published, small_layout, with_checksum
+from tests.data.examples import cifar_archive, cifar_files, mnist_files, noise, published, small_layout, with_checksum
 
 NOISE = np.random.default_rng(2)
 
@@ -57,7 +57,7 @@ def changes(raw, n=300):
     cuts = range(0, len(raw), max(1, len(raw) // n))
     yield from (raw[:cut] for cut in cuts)
     for place in cuts:
-        yield raw[:place] + bytes([NOISE.integers(256)]) + raw[place + 1 :]
+        yield raw[:place] + noise(1).tobytes() + raw[place + 1 :]
 
 
 @pytest.mark.filterwarnings("ignore")  # a parser may well warn of what it finds in damaged files

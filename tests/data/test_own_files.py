@@ -9,6 +9,7 @@ from PIL import Image
 
 from invertible import data
 from invertible.errors import ConfigError, DataError, MissingDependencyError
+from tests.data.examples import noise
 
 NOISE = np.random.default_rng(1)
 
@@ -17,7 +18,7 @@ def picture(path, size=(6, 5), mode="RGB"):
     """Write noise of (width, height)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = (size[1], size[0], len(Image.new(mode, (1, 1)).getbands()))
-    array = NOISE.integers(0, 256, shape, np.uint8)
+    array = noise(*shape)
     image = Image.fromarray(array[..., 0] if shape[2] == 1 else array, mode if shape[2] > 1 else None)
     image.save(path)
     return array
@@ -71,7 +72,7 @@ def test_grey_and_colour_together_become_colour(tmp_path):
     grey = picture(tmp_path / "grey.png", mode="L")
     for k, mode in enumerate(["RGB", "RGBA", "P", "LA", "1"]):
         path = tmp_path / f"{k}.png"
-        Image.fromarray(NOISE.integers(0, 256, (5, 6, 3), np.uint8)).convert(mode).save(path)
+        Image.fromarray(noise(5, 6, 3)).convert(mode).save(path)
     loaded = data.load(tmp_path, validation=0)
     assert loaded.shape == (3, 5, 6)
     everything = torch.cat([loaded.train.x, loaded.test.x])
@@ -96,7 +97,7 @@ def test_the_middle_is_cut_out(tmp_path):
 
 def test_the_camera_s_orientation_is_applied(tmp_path):
     for k in range(3):
-        image = Image.fromarray(NOISE.integers(0, 256, (5, 6, 3), np.uint8))
+        image = Image.fromarray(noise(5, 6, 3))
         exif = image.getexif()
         exif[0x0112] = 6  # turned by a quarter
         image.save(tmp_path / f"{k}.png", exif=exif)
@@ -110,7 +111,7 @@ def damaged(folder):
 
 
 def sixteen_bits(folder):
-    Image.fromarray(NOISE.integers(0, 2**16, (5, 6)).astype(np.uint16)).save(folder / "deep.png")
+    Image.fromarray(noise(5, 6).astype(np.uint16) * 256).save(folder / "deep.png")
 
 
 FOLDERS = {
@@ -190,9 +191,7 @@ def test_arrays(tmp_path, array, options, shape, suffix):
 
 def test_arrays_with_labels_and_parts(tmp_path):
     path = tmp_path / "a.npz"
-    np.savez(
-        path, x_train=images(10, 6, 5), y_train=np.arange(10) % 3 + 5, x_test=images(4, 6, 5), y_test=np.full(4, 7)
-    )
+    np.savez(path, x_train=noise(10, 6, 5), y_train=np.arange(10) % 3 + 5, x_test=noise(4, 6, 5), y_test=np.full(4, 7))
     loaded = data.load(path)
     assert loaded.classes == ("5", "6", "7")
     assert loaded.test.y.tolist() == [2] * 4
@@ -200,7 +199,7 @@ def test_arrays_with_labels_and_parts(tmp_path):
 
 
 def test_fewer_levels(tmp_path):
-    np.save(tmp_path / "a.npy", images(10, 6, 5) % 4)
+    np.save(tmp_path / "a.npy", noise(10, 6, 5) % 4)
     assert data.load(tmp_path / "a.npy", levels=4).levels == 4
 
 
@@ -321,6 +320,7 @@ TABLES = {
     "no header": ("1,2\n3,4\n", {}, "expected a first line that names each column, .* got '1,2'. Write one"),
     "twice": ("a,a\n3,4\n", {}, "got 'a,a'"),
     "nameless": ("a,\n3,4\n", {}, "got 'a,'"),
+    "no label": ("a,label\n1,x\n2, \n", {}, "expected a label in line 3, column 'label', got an empty cell"),
     "empty": ("", {}, "got an empty file"),
     "header only": ("a,b\n", {}, "expected rows below the header, got none"),
     "quote": ('a,b\n1,"2\n', {}, "expected a table of comma-separated values in UTF-8, got Error"),

@@ -67,6 +67,8 @@ class AdditiveCoupling(Coupling):
         >>> y, log_det = block(x)
     """
 
+    volume_preserving = True
+
     def __init__(
         self,
         features: int,

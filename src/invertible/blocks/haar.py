@@ -2,11 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from invertible.bijection import Bijection, Domain, LipschitzBounds
 from invertible.errors import ShapeError
-from invertible.shapes import zero_log_det
+from invertible.shapes import depth_to_space, space_to_depth, zero_log_det
 
 
 class Haar(Bijection):
@@ -25,12 +24,14 @@ class Haar(Bijection):
         >>> y, _ = Haar()(torch.randn(2, 3, 8, 8))  # (2, 12, 4, 4)
     """
 
+    volume_preserving = True
+
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> (B, 4C, H/2, W/2)."""
         self._check(x, condition, None, 2)
         if x.shape[2] % 2 or x.shape[3] % 2:
             raise ShapeError(f"Haar: expected x with even height and width, got {tuple(x.shape)}. Pad the image first.")
-        squares = functional.pixel_unshuffle(x, 2).unflatten(1, (x.shape[1], 4))
+        squares = space_to_depth(x, 2).unflatten(1, (x.shape[1], 4))
         return torch.cat(_bands(*squares.unbind(2)), 1), zero_log_det(x)
 
     def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -39,7 +40,7 @@ class Haar(Bijection):
         if y.shape[1] % 4:
             raise ShapeError(f"Haar: expected y with channels divisible by 4, got {tuple(y.shape)}.")
         squares = torch.stack(_bands(*y.chunk(4, 1)), 2)
-        return functional.pixel_shuffle(squares.flatten(1, 2), 2), zero_log_det(y)
+        return depth_to_space(squares.flatten(1, 2), 2), zero_log_det(y)
 
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """1 and 1: an isometry."""

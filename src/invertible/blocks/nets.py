@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from invertible.errors import ConfigError, require_positive
-from invertible.norms import lipschitz_bound
+from invertible.norms import convolution_norm, lipschitz_bound
 
 NetFactory = Callable[[int, int], nn.Module]
 
@@ -82,6 +82,29 @@ class ConvNet(nn.Module):
         return math.prod(lipschitz_bound(layer) for layer in (*self.layers, self.last))
 
 
+class WeightNormConv2d(nn.Conv2d):
+    """A convolution with weight g v/|v| for every output channel (Salimans & Kingma 2016); v is `weight`.
+
+    torch's parametrisation does the same, but a module with it cannot be pickled.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding)
+        self.gain = nn.Parameter(self.weight.detach().flatten(1).norm(dim=1))
+
+    def normalised_weight(self) -> Tensor:
+        """g v/|v|, of shape (out, in, kernel, kernel)."""
+        return self.weight * (self.gain / self.weight.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve."""
+        return self._conv_forward(input, self.normalised_weight(), self.bias)
+
+    def lipschitz_bound(self) -> float:
+        """Bound of the operator norm, with the weight in use."""
+        return convolution_norm(self.normalised_weight())
+
+
 class ResidualConvNet(nn.Module):
     """RealNVP's conditioner on images: pre-activation residual blocks of two 3 x 3 convolutions, weight-normalised.
 
@@ -98,14 +121,13 @@ class ResidualConvNet(nn.Module):
     def __init__(self, in_features: int, out_features: int, channels: int = 64, blocks: int = 8) -> None:
         super().__init__()
         require_positive("ResidualConvNet", channels=channels, blocks=blocks)
-        normalised = torch.nn.utils.parametrizations.weight_norm
         self.first = nn.Conv2d(in_features, channels, 3, padding=1)
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.ReLU(),
-                normalised(nn.Conv2d(channels, channels, 3, padding=1)),
+                WeightNormConv2d(channels, channels, 3, padding=1),
                 nn.ReLU(inplace=True),
-                normalised(nn.Conv2d(channels, channels, 3, padding=1)),
+                WeightNormConv2d(channels, channels, 3, padding=1),
             )
             for _ in range(blocks)
         )

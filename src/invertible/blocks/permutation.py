@@ -30,6 +30,9 @@ class Permutation(Bijection):
         >>> block = Permutation(4, "reverse")
     """
 
+    volume_preserving = True
+    exact = True
+
     def __init__(self, features: int, order: str | Sequence[int] = "random", *, seed: int | None = None) -> None:
         super().__init__()
         require_positive("Permutation", features=features)

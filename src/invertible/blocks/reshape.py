@@ -4,11 +4,10 @@ import math
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch.nn import functional
 
 from invertible.bijection import Bijection, Domain, LipschitzBounds
 from invertible.errors import ConfigError, ShapeError, choose, require_positive
-from invertible.shapes import zero_log_det
+from invertible.shapes import depth_to_space, space_to_depth, zero_log_det
 
 
 class Squeeze(Bijection):
@@ -32,6 +31,9 @@ class Squeeze(Bijection):
         >>> y, _ = Squeeze()(torch.randn(2, 3, 8, 8))  # (2, 12, 4, 4)
     """
 
+    volume_preserving = True
+    exact = True
+
     def __init__(self, factor: int = 2, order: str = "channel-major", *, channels_last: bool = False) -> None:
         super().__init__()
         if isinstance(factor, bool) or factor < 2:
@@ -43,11 +45,7 @@ class Squeeze(Bijection):
         """(B, C, H, W) -> (B, f^2 C, H/f, W/f)."""
         self._check(x, condition, None, 2)
         _require_even(self, x, self.factor)
-        y = (
-            _squeezed_channels_last(x, self.factor)
-            if self.channels_last
-            else functional.pixel_unshuffle(x, self.factor)
-        )
+        y = _squeezed_channels_last(x, self.factor) if self.channels_last else space_to_depth(x, self.factor)
         if self.order == "space-major":
             y = y.unflatten(1, (x.shape[1], self.factor**2)).transpose(1, 2).flatten(1, 2)
         return y, zero_log_det(x)
@@ -60,7 +58,7 @@ class Squeeze(Bijection):
             raise ShapeError(f"Squeeze: expected y with channels divisible by {squares}, got {tuple(y.shape)}.")
         if self.order == "space-major":
             y = y.unflatten(1, (squares, y.shape[1] // squares)).transpose(1, 2).flatten(1, 2)
-        x = functional.pixel_shuffle(y, self.factor)
+        x = depth_to_space(y, self.factor)
         return x.contiguous() if self.channels_last else x, zero_log_det(y)
 
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
@@ -89,6 +87,9 @@ class Flatten(Bijection):
     Example:
         >>> y, _ = Flatten((1, 8, 8))(torch.randn(2, 1, 8, 8))  # (2, 64)
     """
+
+    volume_preserving = True
+    exact = True
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from invertible.bijection import LipschitzBounds
 from invertible.errors import ConfigError, choose, require_positive
+from invertible.shapes import at_least_float32
 
 
 class Weight(nn.Module):
@@ -50,11 +51,12 @@ class FreeWeight(Weight):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """W, and the sum of log|diagonal of U|."""
-        return self.matrix, torch.linalg.slogdet(self.matrix)[1]
+        matrix = at_least_float32(self.matrix)
+        return matrix, torch.linalg.slogdet(matrix)[1]
 
     def inverse(self) -> tuple[Tensor, Tensor]:
         """W^-1 by LU."""
-        factors, pivots = torch.linalg.lu_factor(self.matrix)
+        factors, pivots = torch.linalg.lu_factor(at_least_float32(self.matrix))
         identity = torch.eye(self.size, dtype=factors.dtype, device=factors.device)
         return torch.linalg.lu_solve(factors, pivots, identity), -factors.diagonal().abs().log().sum()
 
@@ -79,19 +81,21 @@ class PLUWeight(Weight):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """The product, and sum s."""
-        lower, upper = self._factors()
-        return self.permutation @ (lower @ upper), self.log_scale.sum()
+        permutation, lower, upper, log_scale = self._factors()
+        return permutation @ (lower @ upper), log_scale.sum()
 
     def inverse(self) -> tuple[Tensor, Tensor]:
         """Two triangular solves of the n x n matrix P^T, and -sum s."""
-        lower, upper = self._factors()
-        half = torch.linalg.solve_triangular(lower, self.permutation.T, upper=False, unitriangular=True)
-        return torch.linalg.solve_triangular(upper, half, upper=True), -self.log_scale.sum()
+        permutation, lower, upper, log_scale = self._factors()
+        half = torch.linalg.solve_triangular(lower, permutation.T, upper=False, unitriangular=True)
+        return torch.linalg.solve_triangular(upper, half, upper=True), -log_scale.sum()
 
-    def _factors(self) -> tuple[Tensor, Tensor]:
-        identity = torch.eye(self.size, dtype=self.lower.dtype, device=self.lower.device)
-        diagonal = torch.diag(self.sign * self.log_scale.exp())
-        return self.lower.tril(-1) + identity, self.upper.triu(1) + diagonal
+    def _factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        parts = (self.permutation, self.sign, self.lower, self.upper, self.log_scale)
+        permutation, sign, lower, upper, log_scale = (at_least_float32(part) for part in parts)
+        identity = torch.eye(self.size, dtype=lower.dtype, device=lower.device)
+        diagonal = torch.diag(sign * log_scale.exp())
+        return permutation, lower.tril(-1) + identity, upper.triu(1) + diagonal, log_scale
 
 
 class OrthogonalWeight(Weight):
@@ -116,10 +120,11 @@ class OrthogonalWeight(Weight):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """The product, and 0."""
-        gram = self.vectors.T @ self.vectors
+        vectors = at_least_float32(self.vectors)
+        gram = vectors.T @ vectors
         middle = gram.triu(1) + torch.diag(gram.diagonal() / 2)
         identity = torch.eye(self.size, dtype=gram.dtype, device=gram.device)
-        weight = identity - self.vectors @ torch.linalg.solve_triangular(middle, self.vectors.T, upper=True)
+        weight = identity - vectors @ torch.linalg.solve_triangular(middle, vectors.T, upper=True)
         return weight, gram.new_zeros(())
 
     def inverse(self) -> tuple[Tensor, Tensor]:
