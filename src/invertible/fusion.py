@@ -40,7 +40,8 @@ def run_forward(run: Run, x: Tensor, condition: Tensor | None) -> tuple[Tensor, 
         return _parts_forward(run, x, condition)
     if len(run) > 1 and x.dtype not in HALF_PRECISION:
         _check_all(run, x)
-        return _apply(x, [block.channel_affine() for block in run])
+        with _full_precision(x):
+            return _apply(x, [block.channel_affine() for block in run])
     total = zero_log_det(x)
     for block in run:
         x, log_det = block(x, given(block, condition))
@@ -54,7 +55,8 @@ def run_inverse(run: Run, y: Tensor, condition: Tensor | None) -> tuple[Tensor, 
         return _parts_inverse(run, y, condition)
     if len(run) > 1 and y.dtype not in HALF_PRECISION:
         _check_all(run, y)
-        return _apply(y, [block.inverse_channel_affine() for block in run])
+        with _full_precision(y):
+            return _apply(y, [block.inverse_channel_affine() for block in run])
     total = zero_log_det(y)
     for block in run:
         y, log_det = block.inverse(y, given(block, condition))
@@ -106,6 +108,11 @@ def _add(total: Tensor | None, log_slope: Tensor | None) -> Tensor | None:
     if total.shape == log_slope.shape:
         return total + log_slope
     return (per_sample_sum(total) + per_sample_sum(log_slope)).unsqueeze(1)
+
+
+def _full_precision(x: Tensor) -> torch.autocast:
+    # Autocast would round the factors of a matrix and their products: the log-determinant would be another map's.
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _check_all(run: Run, x: Tensor) -> None:

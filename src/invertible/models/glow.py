@@ -88,7 +88,7 @@ def glow(
             blocks.append(FactorOut(level(channels // 2, remaining - 1)))
         return Chain(*blocks, squeeze.inverted)
 
-    bijection = level(sizes[0], levels).to(memory_format=torch.channels_last)
+    bijection = level(sizes[0], levels).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return described_flow("glow", arguments, bijection, sizes, grey_levels=grey_levels, classes=classes)
 
 
