@@ -22,11 +22,11 @@ LEVELS = {
         [
             "errors shapes rounding norms solvers",
             "bijection partition distributions dequantize memory",
-            "chain flow",
+            "fusion chain flow",
             "blocks stability testing",
             "models data saving",
             "training reports auditing",
-            "cli demo recipes reproduce",
+            "__main__ cli demo recipes reproduce",
         ]
     )
     for unit in units.split()
@@ -38,6 +38,8 @@ ALLOWED_SIBLINGS = {
     ("auditing", "reports"),
     ("cli", "demo"),
     ("cli", "recipes"),
+    ("demo", "recipes"),
+    ("__main__", "cli"),
 }
 # Imports that the levels would permit.
 FORBIDDEN = {

@@ -53,7 +53,7 @@ def run(out: Path, seed: int = 0, *, quick: bool = False, console: Console | Non
     picture = out / "comparison.png"
     comparison_figure([c for c in comparisons if c.name in SHOWN], picture)
     for name, recipe in MODELS.items():
-        report = audit(flows[name], digits.test.x, train=digits.train.x[: len(digits.test.x)], seed=seed)
+        report = audit(flows[name], digits.test.x, train=digits.train.x, generator=seed)
         report.to_html(out / recipe / "audit.html")
         report.to_json(out / recipe / "audit.json")
         verdict = "passed" if report.passed else "failed"

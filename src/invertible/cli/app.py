@@ -1,0 +1,49 @@
+"""The commands put together."""
+
+from typing import Annotated
+
+import typer
+
+from invertible.cli import audit, bench, data, demo, recipes, sample, score, train
+
+app = typer.Typer(
+    name="invertible",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+def _version(wanted: bool) -> bool:  # noqa: FBT001
+    if not wanted:
+        return wanted
+    import torch
+
+    from invertible import __version__
+
+    typer.echo(f"invertible {__version__} (torch {torch.__version__})")
+    raise typer.Exit
+
+
+@app.callback()
+def _main(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Invertible neural networks whose inverses can be trusted.
+
+    Exit status: 0 done, 1 a check failed, 2 wrong use.
+    """
+
+
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("sample")(sample.sample)
+app.command("score")(score.score)
+app.command("audit")(audit.audit)
+app.command("recipes")(recipes.recipes)
+app.command("data")(data.data)
+app.command("bench")(bench.bench)

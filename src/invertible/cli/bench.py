@@ -1,0 +1,27 @@
+"""`invertible bench`: run a benchmark of a checkout."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from invertible.errors import ConfigError
+
+FOLDER = Path(__file__).parents[3] / "benchmarks"
+
+
+def bench(name: Annotated[str | None, typer.Argument(help="A benchmark; lists them if left out.")] = None) -> None:
+    """Run a benchmark. They are part of a checkout, not of the installed package."""
+    scripts = {path.stem: path for path in sorted(FOLDER.glob("[!_]*.py"))}
+    if not scripts:
+        raise ConfigError(
+            "bench: expected a checkout with the folder benchmarks/, found none. Clone the repository and install it with pip -e."
+        )
+    if name is None:
+        typer.echo("\n".join(scripts))
+        return
+    if name not in scripts:
+        raise ConfigError(f"bench: expected one of {', '.join(scripts)}, got {name!r}.")
+    raise typer.Exit(subprocess.run([sys.executable, str(scripts[name])], check=False).returncode)

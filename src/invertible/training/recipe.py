@@ -1,0 +1,151 @@
+"""Recipes: everything that decides a training run, as typed sections."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+
+
+class Section(BaseModel):
+    """A section of a recipe: unknown keys are refused, and nothing is converted silently."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Model(Section):
+    """The model to build.
+
+    Attributes:
+        name: a name of `invertible.models.BUILDERS`.
+        arguments: its arguments; `shape`, `grey_levels` and, with labels, `classes` come from the data if left out.
+    """
+
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class Data(Section):
+    """The data set, and how it is cut into batches.
+
+    Attributes:
+        name: a name of `invertible.data`.
+        options: further arguments of `invertible.data.load`.
+        batch_size: samples a step, over all devices together.
+        evaluation_batch_size: samples a batch in validation and in the final evaluation.
+        flip: mirror half of the training images, left to right.
+    """
+
+    name: str
+    options: dict[str, Any] = {}
+    batch_size: int = Field(default=128, ge=1)
+    evaluation_batch_size: int = Field(default=256, ge=1)
+    flip: bool = False
+
+
+class Optimizer(Section):
+    """The optimizer.
+
+    Attributes:
+        name: `"adam"`, `"adamw"`, `"adamax"` or `"sgd"`.
+        lr: learning rate.
+        weight_decay: L2 penalty (decoupled in AdamW).
+        betas: of the Adam family.
+        eps: of the Adam family.
+        momentum: of SGD.
+    """
+
+    name: Literal["adam", "adamw", "adamax", "sgd"] = "adam"
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], Strict(False)] = (
+        0.9,
+        0.999,
+    )
+    eps: float = Field(default=1e-8, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+
+
+class Schedule(Section):
+    """The learning rate over the steps, as a factor of `optimizer.lr`.
+
+    Attributes:
+        name: `"constant"`, `"cosine"` (from 1 to `floor` over the run) or `"step"` (times `factor` each `every` steps).
+        warmup: steps of a linear rise from 0 at the start, before any of the three.
+        floor: the last factor of the cosine.
+        every: steps between two falls of `"step"`.
+        factor: of each fall.
+    """
+
+    name: Literal["constant", "cosine", "step"] = "constant"
+    warmup: int = Field(default=0, ge=0)
+    floor: float = Field(default=0.0, ge=0, le=1)
+    every: int = Field(default=1000, ge=1)
+    factor: float = Field(default=0.5, gt=0, le=1)
+
+
+class Training(Section):
+    """Length, precision and records of the run.
+
+    Attributes:
+        epochs: passes over the training data; or
+        steps: number of steps. Exactly one of the two.
+        seed: of the weights, the order of the data, the dequantisation noise and the samples.
+        precision: `"32-true"`, `"bf16-mixed"`, `"16-mixed"` or `"64-true"`.
+        gradient_clip: largest 2-norm of the gradient; `None` for no limit.
+        ema: decay of the moving average of the weights, 0 for none. Validation, samples and the saved model use it.
+        validate_every: epochs between two validations.
+        samples_every: epochs between two pictures of samples, 0 for none; rounded up to the next validation.
+        checkpoint_every: steps between two checkpoints: what a killed run loses at most.
+    """
+
+    epochs: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+    gradient_clip: float | None = Field(default=None, gt=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    validate_every: int = Field(default=1, ge=1)
+    samples_every: int = Field(default=10, ge=0)
+    checkpoint_every: int = Field(default=500, ge=1)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Training":
+        if (self.epochs is None) == (self.steps is None):
+            given = "neither" if self.epochs is None else "both"
+            raise ValueError(f"expected either epochs or steps, got {given}")
+        return self
+
+
+class Conditions(Section):
+    """What the flow is conditioned on.
+
+    Attributes:
+        labels: give the class labels of the data to the flow, which is then built with `classes`.
+    """
+
+    labels: bool = False
+
+
+class Recipe(Section):
+    """A whole recipe.
+
+    Attributes:
+        name: its name, which also names the folder of the run.
+        about: one line on what it trains.
+        model: the model.
+        data: the data.
+        optimizer: the optimizer.
+        schedule: the learning rate over time.
+        training: length, precision and records of the run.
+        conditions: what the flow is conditioned on.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    about: str = ""
+    model: Model
+    data: Data
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    training: Training
+    conditions: Conditions = Conditions()
