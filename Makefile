@@ -15,7 +15,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 .PHONY: demo test lint docs bench clean help
 
 help:
-	@echo 'make demo    train a small flow on this machine and audit it'
+	@echo 'make demo    train two flows on the digits, audit both, compare them in runs/demo'
 	@echo 'make test    run the tests'
 	@echo 'make lint    ruff check, ruff format --check, pyright'
 	@echo 'make docs    build the documentation into site/'

@@ -7,7 +7,6 @@ with hooks stays alone, for hooks see whole tensors.
 
 import math
 from collections.abc import Iterable
-from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -15,23 +14,32 @@ from torch.nn import functional
 
 from invertible.bijection import Bijection, ChannelAffine
 from invertible.errors import ShapeError
-from invertible.shapes import HALF_PRECISION, log_det_dtype, per_sample_sum, zero_log_det
+from invertible.shapes import HALF_PRECISION, full_precision, log_det_dtype, per_sample_sum, zero_log_det
 
 Run = list[Bijection]
 
 
 def runs(blocks: Iterable[Bijection]) -> list[Run]:
     """Group consecutive blocks that run together; all others stand alone."""
+    # A plain loop: torch.compile does not trace itertools.groupby.
+    found: list[Run] = []
+    previous: object = None
+    for index, block in enumerate(blocks):
+        key = _kind(index, block)
+        if found and key == previous:
+            found[-1].append(block)
+        else:
+            found.append([block])
+        previous = key
+    return found
 
-    def key(numbered: tuple[int, Bijection]) -> object:
-        index, block = numbered
-        if _has_hooks(block):
-            return index
-        if block.partition is not None:
-            return block.partition.key
-        return "affine" if block.is_channel_affine else index
 
-    return [[block for _, block in group] for _, group in groupby(enumerate(blocks), key)]
+def _kind(index: int, block: Bijection) -> object:
+    if _has_hooks(block):
+        return index
+    if block.partition is not None:
+        return block.partition.key
+    return "affine" if block.is_channel_affine else index
 
 
 def run_forward(run: Run, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -40,7 +48,7 @@ def run_forward(run: Run, x: Tensor, condition: Tensor | None) -> tuple[Tensor, 
         return _parts_forward(run, x, condition)
     if len(run) > 1 and x.dtype not in HALF_PRECISION:
         _check_all(run, x)
-        with _full_precision(x):
+        with full_precision(x):
             return _apply(x, [block.channel_affine() for block in run])
     total = zero_log_det(x)
     for block in run:
@@ -55,7 +63,7 @@ def run_inverse(run: Run, y: Tensor, condition: Tensor | None) -> tuple[Tensor, 
         return _parts_inverse(run, y, condition)
     if len(run) > 1 and y.dtype not in HALF_PRECISION:
         _check_all(run, y)
-        with _full_precision(y):
+        with full_precision(y):
             return _apply(y, [block.inverse_channel_affine() for block in run])
     total = zero_log_det(y)
     for block in run:
@@ -108,11 +116,6 @@ def _add(total: Tensor | None, log_slope: Tensor | None) -> Tensor | None:
     if total.shape == log_slope.shape:
         return total + log_slope
     return (per_sample_sum(total) + per_sample_sum(log_slope)).unsqueeze(1)
-
-
-def _full_precision(x: Tensor) -> torch.autocast:
-    # Autocast would round the factors of a matrix and their products: the log-determinant would be another map's.
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def _check_all(run: Run, x: Tensor) -> None:

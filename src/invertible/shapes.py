@@ -141,3 +141,8 @@ def depth_to_space(x: Tensor, factor: int) -> Tensor:
     if x.numel():
         return functional.pixel_shuffle(x, factor)
     return x.reshape(len(x), x.shape[1] // factor**2, x.shape[2] * factor, x.shape[3] * factor)
+
+
+def full_precision(x: Tensor) -> torch.autocast:
+    """A context without autocast, which would round matrices so that log_det would be that of another map."""
+    return torch.autocast(x.device.type, enabled=False)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from invertible.bijection import Bijection, ChannelAffine, Domain, LipschitzBounds
 from invertible.blocks.weights import weight_of
-from invertible.shapes import log_det_dtype
+from invertible.shapes import full_precision, log_det_dtype
 
 
 class InvertibleLinear(Bijection):
@@ -48,16 +48,18 @@ class InvertibleLinear(Bijection):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """W x + b."""
         self._check(x, condition, self.features, 0, _reference(self))
-        weight, log_abs_det = self.weight()
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return functional.linear(x, weight.to(x.dtype), bias), _expand(log_abs_det, x)
+        with full_precision(x):
+            weight, log_abs_det = self.weight()
+            bias = None if self.bias is None else self.bias.to(x.dtype)
+            return functional.linear(x, weight.to(x.dtype), bias), _expand(log_abs_det, x)
 
     def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """W^-1 (y - b)."""
         self._check(y, condition, self.features, 0, _reference(self))
-        inverse, log_abs_det = self.weight.inverse()
-        shifted = y if self.bias is None else y - self.bias.to(y.dtype)
-        return functional.linear(shifted, inverse.to(y.dtype)), _expand(log_abs_det, y)
+        with full_precision(y):
+            inverse, log_abs_det = self.weight.inverse()
+            shifted = y if self.bias is None else y - self.bias.to(y.dtype)
+            return functional.linear(shifted, inverse.to(y.dtype)), _expand(log_abs_det, y)
 
     @property
     def is_channel_affine(self) -> bool:
@@ -119,14 +121,16 @@ class InvertibleConv1x1(Bijection):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """W x at every pixel."""
         self._check(x, condition, self.channels, 2, _reference(self))
-        weight, log_abs_det = self.weight()
-        return functional.conv2d(x, weight.to(x.dtype)[..., None, None]), _expand(log_abs_det, x)
+        with full_precision(x):
+            weight, log_abs_det = self.weight()
+            return functional.conv2d(x, weight.to(x.dtype)[..., None, None]), _expand(log_abs_det, x)
 
     def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """W^-1 y at every pixel."""
         self._check(y, condition, self.channels, 2, _reference(self))
-        inverse, log_abs_det = self.weight.inverse()
-        return functional.conv2d(y, inverse.to(y.dtype)[..., None, None]), _expand(log_abs_det, y)
+        with full_precision(y):
+            inverse, log_abs_det = self.weight.inverse()
+            return functional.conv2d(y, inverse.to(y.dtype)[..., None, None]), _expand(log_abs_det, y)
 
     @property
     def is_channel_affine(self) -> bool:

@@ -55,8 +55,9 @@ def _status(error: Exception) -> int | None:
 
 
 def _message(error: Exception) -> str:
-    if hasattr(error, "format_message"):
-        return f"{error.format_message()} ('invertible --help' and 'invertible COMMAND --help' show how.)"
+    explain = getattr(error, "format_message", None)
+    if explain is not None:
+        return f"{explain()} ('invertible --help' and 'invertible COMMAND --help' show how.)"
     return str(error)
 
 

@@ -42,14 +42,20 @@ def audit(options: AuditCommandOptions) -> None:
 
     flow = load_model(options.model, options.device)
     data, split = load_split(options.data, options.split, options.data_dir, flow)
-    sets = {"train": data.train} if options.split != "train" else {}
+    train = with_labels(flow, data.train) if options.split != "train" else None
+    other = None
     if options.other is not None:
-        sets["other"] = load_split(options.other, options.split, options.data_dir, flow)[1]
-    more = {name: with_labels(flow, each) for name, each in sets.items()}
+        other = with_labels(flow, load_split(options.other, options.split, options.data_dir, flow)[1])
     report = auditing.audit(
-        flow, split.x, condition=labels_for(flow, split), generator=options.seed, samples=options.samples,
-        tolerance=options.tolerance, **more,
-    )  # fmt: skip
+        flow,
+        split.x,
+        condition=labels_for(flow, split),
+        train=train,
+        other=other,
+        generator=options.seed,
+        samples=options.samples,
+        tolerance=options.tolerance,
+    )
     console().print(report)
     report.to_html(options.out)
     if options.json_path is not None:

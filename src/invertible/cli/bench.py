@@ -16,9 +16,7 @@ def bench(name: Annotated[str | None, typer.Argument(help="A benchmark; lists th
     """Run a benchmark. They are part of a checkout, not of the installed package."""
     scripts = {path.stem: path for path in sorted(FOLDER.glob("[!_]*.py"))}
     if not scripts:
-        raise ConfigError(
-            "bench: expected a checkout with the folder benchmarks/, found none. Clone the repository and install it with pip -e."
-        )
+        raise ConfigError("bench: expected benchmarks/ beside the package, as a checkout has it, found none.")
     if name is None:
         typer.echo("\n".join(scripts))
         return

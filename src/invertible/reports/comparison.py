@@ -55,24 +55,27 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
     return rows
 
 
-def comparison_figure(comparisons: Sequence[Comparison], path: Path, *, columns: int = 3) -> None:
+def comparison_figure(
+    comparisons: Sequence[Comparison], path: Path, *, columns: int = 3, notes: dict[str, str] | None = None
+) -> None:
     """Draw the worst images of every set above their reconstructions; pixels that are lost are red.
 
     Args:
         comparisons: the sets, from left to right.
         path: where to write the PNG.
+        notes: a line to write under a model's name.
         columns: images of each set. They are the samples on which the models do worst, summed over models.
     """
     figures: Any = require("matplotlib.figure", "report")
     models = list(comparisons[0].trips)
     width = columns * len(comparisons)
-    figure = figures.Figure(figsize=(0.62 * width + 2.1, 0.78 * (len(models) + 1) + 0.9), dpi=160, facecolor="white")
+    figure = figures.Figure(figsize=(0.62 * width + 2.1, 0.78 * (len(models) + 1) + 0.6), dpi=160, facecolor="white")
     grid = figure.add_gridspec(
         len(models) + 1,
         len(comparisons),
         left=0.16,
         right=0.995,
-        top=0.84,
+        top=0.91,
         bottom=0.1,
         wspace=0.08,
         hspace=0.42,
@@ -90,7 +93,7 @@ def comparison_figure(comparisons: Sequence[Comparison], path: Path, *, columns:
             else:
                 axes.set_xlabel(_caption(comparison.trips[str(model)]), fontsize=7, labelpad=2)
             if column == 0:
-                label = "input" if model is None else model
+                label = "input" if model is None else "\n".join(filter(None, (model, (notes or {}).get(model))))
                 axes.set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center", wrap=True)
     figure.text(0.995, 0.015, "red: not finite", fontsize=7, ha="right", color="#d62728")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ def to_dict(record: AuditRecord) -> dict[str, Any]:
     return _plain(_dictionary(record))
 
 
-def from_dict(record: dict[str, Any]) -> AuditRecord:
+def from_dict(record: Any) -> AuditRecord:  # noqa: ANN401
     """The record that `to_dict` wrote.
 
     Raises:

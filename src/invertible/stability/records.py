@@ -1,6 +1,7 @@
 """The record of an audit: plain numbers and strings, and a few samples."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ class AuditOptions:
 
     tolerance: float = 1e-3
     samples: int = 256
-    temperatures: tuple[float, ...] = (0.7, 1.0, 2.0, 5.0)
+    temperatures: Sequence[float] = (0.7, 1.0, 2.0, 5.0)
     ood: bool = True
     strict: bool = True
     control: bool = True

@@ -26,7 +26,7 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> Any:  # noqa: ANN401
     if name not in _LAZY:
         raise AttributeError(f"module 'invertible.training' has no attribute {name!r}")
     module, package = _LAZY[name]

@@ -32,7 +32,7 @@ class MovingAverage(WeightAveraging):
         return step_idx is not None
 
     @torch.no_grad()
-    def _average(self, averages: Any, weights: Any, count: Any) -> None:
+    def _average(self, averages: Any, weights: Any, count: Any) -> None:  # noqa: ANN401
         decay = min(self.decay, (1 + self._step) / (10 + self._step))
         get_ema_multi_avg_fn(decay)(averages, weights, count)
 

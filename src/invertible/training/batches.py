@@ -21,6 +21,9 @@ class Share:
     world: int = 1
 
 
+ALONE = Share()
+
+
 class TrainingBatches:
     """An endless stream of shuffled batches, each a function of the seed and the step alone.
 
@@ -49,7 +52,7 @@ class TrainingBatches:
         seed: int,
         start: int = 0,
         flip: bool = False,
-        share: Share = Share(),
+        share: Share = ALONE,
     ) -> None:
         if batch_size % share.world:
             raise ConfigError(
@@ -100,7 +103,7 @@ class EvaluationBatches:
         share: which samples to give.
     """
 
-    def __init__(self, x: Tensor, y: Tensor | None, batch_size: int, share: Share = Share()) -> None:
+    def __init__(self, x: Tensor, y: Tensor | None, batch_size: int, share: Share = ALONE) -> None:
         mine = slice(share.rank, None, share.world)
         self.x, self.y, self.batch_size = x[mine], None if y is None else y[mine], batch_size
 

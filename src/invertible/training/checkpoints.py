@@ -37,16 +37,17 @@ class Checkpoints(Checkpoint):
 
     Args:
         folder: of the run.
-        recipe: kept in every checkpoint.
-        every: steps between two checkpoints.
+        recipe: kept in every checkpoint; says how often to write one.
+        validation_every: steps between two validations.
         stop: the request to stop, looked at after every step.
         seconds: stop in good order after so many; `None` for no limit.
     """
 
     def __init__(
-        self, folder: Path, recipe: Recipe, every: int, stop: StopRequest, seconds: float | None = None
+        self, folder: Path, recipe: Recipe, validation_every: int, stop: StopRequest, seconds: float | None = None
     ) -> None:
-        self.folder, self.recipe, self.every, self.stop = folder, recipe, every, stop
+        self.folder, self.recipe, self.stop = folder, recipe, stop
+        self.every, self.validation_every = recipe.training.checkpoint_every, validation_every
         self.deadline = math.inf if seconds is None else time.monotonic() + seconds
         self.best, self.best_step = math.inf, -1
 
@@ -72,13 +73,20 @@ class Checkpoints(Checkpoint):
         if trainer.world_size == 1:
             torch.set_rng_state(checkpoint["random_state"].cpu())
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
         """Save if it is time; stop if it was asked for."""
         step, interrupted = trainer.global_step, self._agreed(trainer, self.stop.number is not None)
         if step >= trainer.max_steps or self._agreed(trainer, time.monotonic() > self.deadline):
             # Lightning then validates once more before it ends.
             trainer.should_stop = True
-        if trainer.should_stop or step % trainer.val_check_batch == 0:
+        if trainer.should_stop or step % self.validation_every == 0:
             return
         if interrupted or step % self.every == 0:
             self._save_last(trainer)
@@ -102,11 +110,11 @@ class Checkpoints(Checkpoint):
     def _save_last(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.folder / LAST)
 
-    def _stop_if(self, interrupted: bool) -> None:
+    def _stop_if(self, interrupted: bool) -> None:  # noqa: FBT001
         if interrupted:
             raise InterruptedRunError(self.stop.number or self.stop.SIGNALS[0])
 
-    def _agreed(self, trainer: pl.Trainer, flag: bool) -> bool:
+    def _agreed(self, trainer: pl.Trainer, flag: bool) -> bool:  # noqa: FBT001
         # A signal reaches the processes at different steps; they must stop at the same one.
         return trainer.strategy.reduce_boolean_decision(flag, all=False) if trainer.world_size > 1 else flag
 

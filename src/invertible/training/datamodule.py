@@ -5,7 +5,7 @@ from torch import Tensor
 
 from invertible.data import DataSet, Split
 from invertible.errors import ConfigError
-from invertible.training.batches import EvaluationBatches, Share, TrainingBatches, steps_per_epoch
+from invertible.training.batches import ALONE, EvaluationBatches, Share, TrainingBatches, steps_per_epoch
 from invertible.training.recipe import Recipe
 
 
@@ -35,7 +35,7 @@ class FlowData(pl.LightningDataModule):
         """The split's labels if the flow is to have them."""
         return split.y if self.recipe.conditions.labels else None
 
-    def stream(self, start: int = 0, share: Share = Share()) -> TrainingBatches:
+    def stream(self, start: int = 0, share: Share = ALONE) -> TrainingBatches:
         """The training stream from a step on."""
         section, train = self.recipe.data, self.data.train
         seed, labels = self.recipe.training.seed, self.labels(train)

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics import MeanMetric
 
@@ -37,8 +38,8 @@ class FlowModule(pl.LightningModule):
     Args:
         flow: the model. Run one batch through it in training mode before the fit: its ActNorms take their scales
             from the first batch they see, and must have them before Lightning copies the parameters.
-        optimizer: the optimizer.
-        schedule: the learning rate over the steps.
+        optimizer: the optimizer; Adam if `None`.
+        schedule: the learning rate over the steps; constant if `None`.
         steps: length of the run, for schedules that end; the trainer's own estimate if `None`.
         gradient_clip: largest 2-norm of the gradient; `None` for no limit.
         seed: of the noise.
@@ -54,15 +55,15 @@ class FlowModule(pl.LightningModule):
     def __init__(
         self,
         flow: Flow,
-        optimizer: Optimizer = Optimizer(),
-        schedule: Schedule = Schedule(),
+        optimizer: Optimizer | None = None,
+        schedule: Schedule | None = None,
         *,
         steps: int | None = None,
         gradient_clip: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.flow, self.optimizer, self.schedule = flow, optimizer, schedule
+        self.flow, self.optimizer, self.schedule = flow, optimizer or Optimizer(), schedule or Schedule()
         self.steps, self.gradient_clip, self.seed = steps, gradient_clip, seed
         self.unit = unit_of(flow)
         # "disable" keeps what is not finite in the mean; the default would drop it with a warning.
@@ -132,7 +133,7 @@ class FlowModule(pl.LightningModule):
         self.log("validation", mean, sync_dist=True)
         self.log("validation_non_finite", float(self.validation_broken), sync_dist=True, reduce_fx="sum")
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer, and the schedule by the step."""
         options = self._figures()
         if self.optimizer.name in ("adam", "adamw"):

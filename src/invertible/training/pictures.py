@@ -1,4 +1,4 @@
-"""Pictures of samples: grids of images, scatter plots of points. Broken samples are counted and marked, never hidden."""
+"""Pictures of samples: grids of images, plots of points. What is broken is counted and marked, never hidden."""
 
 import io
 import math

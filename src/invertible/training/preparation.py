@@ -27,7 +27,8 @@ def build_flow(recipe: Recipe, data: DataSet) -> Flow:
         own = recipe.model.arguments.get(key, value)
         if (list(own) if isinstance(own, tuple) else own) != value:
             raise ConfigError(
-                f"model.arguments.{key}: expected {value!r}, as the data set {data.name} has it, got {own!r}. Leave it out."
+                f"model.arguments.{key}: expected {value!r}, as the data set {data.name} has it, got {own!r}. "
+                "Leave it out."
             )
     return build(recipe.model.name, {**recipe.model.arguments, **given})
 

@@ -52,8 +52,8 @@ class Progress(Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
         """Take in the loss; refresh the bar, or print a line every ten seconds."""

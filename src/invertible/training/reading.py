@@ -47,7 +47,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse_yaml(text: str, source: str) -> Any:
+def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401
     """Read YAML without constructing anything but plain values.
 
     Raises:
@@ -141,12 +141,13 @@ def _check_model(source: str, recipe: Recipe) -> None:
     # The hints are of builtin and typing names only; an annotation checked at run time keeps them on the original.
     function = inspect.unwrap(BUILDERS[name])
     hints = get_type_hints(function)
-    known = [key for key in inspect.signature(function).parameters]
+    known = list(inspect.signature(function).parameters)
     for key, value in arguments.items():
         where = f"model.arguments.{key}"
         if key not in known:
             raise ConfigError(
-                f"{source}: {where} is unknown.{_nearest(key, known, 'model.arguments.')} models.{name} takes {', '.join(known)}."
+                f"{source}: {where} is unknown.{_nearest(key, known, 'model.arguments.')} "
+                f"models.{name} takes {', '.join(known)}."
             )
         try:
             TypeAdapter(hints[key], config=ConfigDict(strict=True)).validate_python(value)
@@ -181,11 +182,12 @@ def _describe(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         parent, prefix = _section(model, keys[:-1]), "".join(f"{key}." for key in keys[:-1])
         names = list(parent.model_fields)
-        return f"{path} is unknown.{_nearest(str(keys[-1]), names, prefix)} {prefix.rstrip('.') or 'A recipe'} takes {', '.join(names)}."
+        owner, near = prefix.rstrip(".") or "A recipe", _nearest(str(keys[-1]), names, prefix)
+        return f"{path} is unknown.{near} {owner} takes {', '.join(names)}."
     if error["type"] == "missing":
         return f"{path} is missing."
     if error["type"] == "value_error":
-        return f"{path}: {error['ctx']['error']}."
+        return f"{path}: {error.get('ctx', {}).get('error')}."
     return f"{path}: expected {_expected(error)}, got {error['input']!r}."
 
 

@@ -17,7 +17,16 @@ from invertible.training.pictures import Picture, draw, sample_image, write_atom
 from invertible.training.progress import Progress
 from invertible.training.randomness import generator_for
 
-COLUMNS = ("step", "epoch", "seconds", "train", "validation", "validation_non_finite", "gradient_norm", "learning_rate")
+COLUMNS: tuple[str, ...] = (
+    "step",
+    "epoch",
+    "seconds",
+    "train",
+    "validation",
+    "validation_non_finite",
+    "gradient_norm",
+    "learning_rate",
+)
 
 
 class History(Callback):
@@ -60,7 +69,14 @@ class History(Callback):
         writer.writerows(row for row in rows if int(row["step"]) <= trainer.global_step)
         write_atomically(self.path, text.getvalue().encode())
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
         """Append a row of the training loss."""
         if trainer.global_step % self.every == 0:
             self._append(trainer, ("train", "gradient_norm", "learning_rate"))
@@ -93,18 +109,22 @@ class SamplePictures(Callback):
     Args:
         folder: where the PNGs go.
         every: steps between two pictures, rounded up to the next validation; 0 for none.
-        n: samples a picture.
+        validation_every: steps between two validations.
+        n: samples a picture; of points, 16 times as many.
         seed: of the noise.
         progress: where to say so.
     """
 
-    def __init__(self, folder: Path, every: int, progress: Progress, *, n: int = 64, seed: int = 0) -> None:
-        self.folder, self.every, self.progress, self.n, self.seed = folder, every, progress, n, seed
+    def __init__(
+        self, folder: Path, every: int, validation_every: int, progress: Progress, *, n: int = 64, seed: int = 0
+    ) -> None:
+        self.folder, self.every, self.validation_every = folder, every, validation_every
+        self.progress, self.n, self.seed = progress, n, seed
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, if it is time or the run ends."""
         step = trainer.global_step
-        due = bool(self.every) and (step % self.every < trainer.val_check_batch or trainer.should_stop)
+        due = bool(self.every) and (step % self.every < self.validation_every or trainer.should_stop)
         if not due or not trainer.is_global_zero or not isinstance(pl_module, FlowModule):
             return
         try:
@@ -122,8 +142,8 @@ class SamplePictures(Callback):
     def _draw(self, trainer: pl.Trainer, module: FlowModule) -> Picture:
         flow = best_flow(trainer, module)
         device = flow.base.anchor.device
-        images = len(flow.base.shape) == 3
-        n = self.n if images else 16 * self.n
+        vectors = isinstance((flow.config or {}).get("arguments", {}).get("shape"), int)
+        n = 16 * self.n if vectors else self.n
         condition = None
         if flow.classes is not None:
             condition = torch.arange(n, device=device) % flow.classes

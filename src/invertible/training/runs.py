@@ -128,7 +128,8 @@ class _Run:
         self.log_every = max(1, self.steps // 2000)
         self.progress = Progress(options.console, self.module.unit, self.steps, quiet=options.quiet)
         self.history = History(folder / "history.csv", self.log_every, per_epoch)
-        self.checkpoints = Checkpoints(folder, recipe, training.checkpoint_every, stop, options.max_seconds)
+        self.interval = min(self.steps, training.validate_every * per_epoch)
+        self.checkpoints = Checkpoints(folder, recipe, self.interval, stop, options.max_seconds)
         self.trainer = self._trainer()
 
     def go(self, checkpoint: Path | None) -> RunResult:
@@ -151,17 +152,18 @@ class _Run:
     def _score(self, device: torch.device) -> dict[str, Any]:
         if self.checkpoints.best_step < 0:
             raise NonFiniteLossError(
-                f"training: expected a finite validation, got none in {self.steps} steps, so no model was saved; the last "
-                f"state is in {self.folder / LAST}. Lower optimizer.lr, or bound the couplings' scale."
+                f"training: expected a finite validation, got none in {self.steps} steps, so no model was saved; "
+                f"the last state is in {self.folder / LAST}. Lower optimizer.lr, or bound the couplings' scale."
             )
         best = {"step": self.checkpoints.best_step, "seconds": round(self.history.seconds, 2)}
         return write_metrics(self.folder, self.recipe, self.data, best, device)
 
     def _trainer(self) -> pl.Trainer:
         recipe, options = self.recipe, self.options
-        interval = min(self.steps, recipe.training.validate_every * self.data.steps_per_epoch)
         samples_every = recipe.training.samples_every * self.data.steps_per_epoch
-        pictures = SamplePictures(self.folder / "samples", samples_every, self.progress, seed=recipe.training.seed)
+        pictures = SamplePictures(
+            self.folder / "samples", samples_every, self.interval, self.progress, seed=recipe.training.seed
+        )
         average = [MovingAverage(recipe.training.ema)] if recipe.training.ema else []
         return pl.Trainer(
             accelerator=options.accelerator,
@@ -172,7 +174,7 @@ class _Run:
             max_epochs=-1,
             max_steps=self.steps,
             check_val_every_n_epoch=None,
-            val_check_interval=interval,
+            val_check_interval=self.interval,
             num_sanity_val_steps=0,
             log_every_n_steps=self.log_every,
             use_distributed_sampler=False,
@@ -194,8 +196,8 @@ class _Run:
         if self.options.quiet or not self.trainer.is_global_zero:
             return
         count = sum(parameter.numel() for parameter in self.flow.parameters())
-        what = f"{self.recipe.name}: {self.recipe.model.name}, {count:,} parameters, on {self.trainer.strategy.root_device}"
-        self.progress.say(f"{what}; {self.steps} steps into {self.folder}")
+        where = f"on {self.trainer.strategy.root_device}; {self.steps} steps into {self.folder}"
+        self.progress.say(f"{self.recipe.name}: {self.recipe.model.name}, {count:,} parameters, {where}")
         if checkpoint is not None:
             self.progress.say(f"resuming from {checkpoint}")
 

@@ -1,0 +1,38 @@
+"""Run every benchmark, one after the other; exit status 1 if one of them failed or missed a limit.
+
+python benchmarks/run_all.py [--quick]
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# Each script, and its options for a quick look.
+SCRIPTS = {
+    "floors.py": [],
+    "import_time.py": ["--rounds", "3"],
+    "round_trip.py": ["--instances", "2", "--skip-models"],
+    "flows.py": ["--rounds", "3"],
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few rounds, for a look; keeps no results")
+    quick = parser.parse_args().quick
+    status = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for script, short in SCRIPTS.items():
+            print(f"== {script}", flush=True)
+            options = [*short, "--out", folder] if quick and short else []
+            status[script] = subprocess.run([sys.executable, str(HERE / script), *options]).returncode
+    failed = [script for script, code in status.items() if code]
+    print("All benchmarks passed." if not failed else f"Failed or missed a limit: {', '.join(failed)}.")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
