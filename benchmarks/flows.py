@@ -9,9 +9,9 @@ import statistics
 import sys
 import warnings
 
+import _record
+import _timing
 import peers
-import record
-import timing
 import torch
 
 FLOOR_LIMIT = 1.10
@@ -38,13 +38,13 @@ def competitor(library: str, case: str, x: torch.Tensor) -> dict | None:
     with torch.no_grad():
         z = model.encode(x)
         error = float((model.decode(z) - x).abs().max())
-        operators = timing.operator_calls(lambda: model.log_prob(x))
+        operators = _timing.operator_calls(lambda: model.log_prob(x))
     if not error < 1e-3:
         raise RuntimeError(f"{library}: expected a round trip within 1e-3, got {error:.1e}.")
     figures = {
         "parameters": sum(p.numel() for p in model.module.parameters() if p.requires_grad),
         "operators": operators,
-        "peak_megabytes": timing.peak_bytes(step) / 1e6,
+        "peak_megabytes": _timing.peak_bytes(step) / 1e6,
         "round_trip": error,
         "note": model.note,
     }
@@ -69,12 +69,12 @@ def measure(case: str, rounds: int) -> tuple[dict[str, dict], dict[str, str]]:
             competitors |= {library: found} if found else {}
     results = {library: entry["figures"] for library, entry in competitors.items()}
     for quantity in QUANTITIES:
-        seconds = timing.interleaved({name: entry["calls"][quantity] for name, entry in competitors.items()}, rounds)
+        seconds = _timing.interleaved({name: entry["calls"][quantity] for name, entry in competitors.items()}, rounds)
         for library, times in seconds.items():
             results[library][f"{quantity}_milliseconds"] = 1e3 * statistics.median(times)
-            results[library][f"{quantity}_ratio"] = timing.median_ratio(times, seconds[peers.FLOOR])
+            results[library][f"{quantity}_ratio"] = _timing.median_ratio(times, seconds[peers.FLOOR])
             if peers.OURS in seconds:
-                results[library][f"{quantity}_ours_ratio"] = timing.median_ratio(seconds[peers.OURS], times)
+                results[library][f"{quantity}_ours_ratio"] = _timing.median_ratio(seconds[peers.OURS], times)
     return results, skipped
 
 
@@ -106,11 +106,11 @@ def page(results: dict[str, dict], skipped: dict[str, str], verdict: list[dict])
         f"({v['fastest_peer'] or 'none'}): {'passed' if v['passed'] else 'MISSED'}"
         for v in verdict
     ]
-    return "\n".join([record.table(header, rows), "", *lines, "", *decided])
+    return "\n".join([_record.table(header, rows), "", *lines, "", *decided])
 
 
 def main() -> int:
-    parser = record.parser(__doc__)
+    parser = _record.parser(__doc__)
     parser.add_argument("cases", nargs="*", metavar="case", help=" ".join(peers.DATA))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
@@ -127,10 +127,10 @@ def main() -> int:
         passed &= bool(verdict) and all(entry["passed"] for entry in verdict)
         batch, shape = peers.DATA[case]
         title = TITLE.format(case=case, batch=batch, shape=shape, rounds=options.rounds)
-        where = record.environment(*peers.LIBRARIES[1:])
+        where = _record.environment(*peers.LIBRARIES[1:])
         data = {"environment": where, "case": case, "rounds": options.rounds, "libraries": results}
         data |= {"skipped": skipped, "verdicts": verdict, "limits": {"floor": FLOOR_LIMIT, "fastest_peer": 1.0}}
-        record.write(options.out, f"flows-{case}", title, page(results, skipped, verdict), data)
+        _record.write(options.out, f"flows-{case}", title, page(results, skipped, verdict), data)
     return 0 if passed else 1
 
 

@@ -11,8 +11,8 @@ import statistics
 import subprocess
 import sys
 
-import record
-import timing
+import _record
+import _timing
 
 LIMIT = 1.10
 MODULES = ("torch", "invertible")
@@ -33,7 +33,7 @@ def loaded(module: str) -> set[str]:
 
 
 def main() -> int:
-    parser = record.parser(__doc__)
+    parser = _record.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     rounds = options.rounds
@@ -43,17 +43,17 @@ def main() -> int:
     for index in range(rounds):
         for module in MODULES if index % 2 == 0 else MODULES[::-1]:
             found[module].append(seconds(module))
-    ratio = timing.median_ratio(found["invertible"], found["torch"])
+    ratio = _timing.median_ratio(found["invertible"], found["torch"])
     extra = sorted(loaded("invertible") - loaded("torch"))
     packages = sorted({name.split(".")[0] for name in extra} - {"invertible", *sys.stdlib_module_names})
     rows = [[f"`import {module}`", f"{statistics.median(times):.2f}"] for module, times in found.items()]
-    text = record.table(["fresh process", "CPU time, s"], rows)
+    text = _record.table(["fresh process", "CPU time, s"], rows)
     text += f"\n\nMedian ratio of {rounds} interleaved rounds: {ratio:.3f}, limit {LIMIT:.2f}: "
     text += "passed." if ratio <= LIMIT else "MISSED."
     text += f"\n\n{len(extra)} modules more than torch loads; packages other than its own and the standard library's: "
     text += (", ".join(packages) or "none") + "."
-    data = {"environment": record.environment("invertible"), "rounds": rounds, "seconds": found, "ratio": ratio}
-    record.write(options.out, "import-time", "Import time", text, data | {"limit": LIMIT, "extra_modules": extra})
+    data = {"environment": _record.environment("invertible"), "rounds": rounds, "seconds": found, "ratio": ratio}
+    _record.write(options.out, "import-time", "Import time", text, data | {"limit": LIMIT, "extra_modules": extra})
     return 0 if ratio <= LIMIT else 1
 
 

@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import Callable
 
-import record
+import _record
 import torch
 from torch import Tensor
 
@@ -131,7 +131,7 @@ def header(*words: str) -> list[str]:
 
 
 def main() -> int:
-    parser = record.parser(__doc__)
+    parser = _record.parser(__doc__)
     parser.add_argument("--instances", type=int, default=20)
     parser.add_argument("--skip-models", action="store_true")
     options = parser.parse_args()
@@ -143,13 +143,13 @@ def main() -> int:
     of_models = {} if options.skip_models else {name: worst_of_model(*entry) for name, entry in models().items()}
     text = f"Blocks, {options.instances} random instances of {BATCH} samples, parameters moved weakly and strongly:\n\n"
     titles = header(*(f"{word} " for word in NOISES))
-    text += record.table(titles, [row(name, *found.values()) for name, found in of_blocks.items()])
+    text += _record.table(titles, [row(name, *found.values()) for name, found in of_blocks.items()])
     if of_models:
         text += "\n\nDefault models as constructed, 8 samples on [0, 1]:\n\n"
-        text += record.table(header(""), [row(*entry) for entry in of_models.items()])
-    data = {"environment": record.environment("invertible"), "instances": options.instances, "noises": NOISES}
+        text += _record.table(header(""), [row(*entry) for entry in of_models.items()])
+    data = {"environment": _record.environment("invertible"), "instances": options.instances, "noises": NOISES}
     data |= {"blocks": of_blocks, "models": of_models}
-    record.write(options.out, "round-trip", "Round-trip errors", text, data)
+    _record.write(options.out, "round-trip", "Round-trip errors", text, data)
     found = [*of_models.values(), *(worst for entry in of_blocks.values() for worst in entry.values())]
     return 0 if all(math.isfinite(error) for worst in found for pair in worst.values() for error in pair) else 1
 

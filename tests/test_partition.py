@@ -64,7 +64,7 @@ def test_refuses_wrong_masks() -> None:
         partition(torch.ones(3).bool(), 4)
     with pytest.raises(ConfigError, match="boolean tensor"):
         partition(torch.ones(3), 3)
-    with pytest.raises(ConfigError, match="at least 2 to cut in two"):
+    with pytest.raises(ConfigError, match="a feature in either part at least, got 3 and 0 of 3"):
         partition(torch.ones(3).bool(), 3)
     with pytest.raises(ShapeError, match="even height and width"):
         partition("checkerboard", 1).split(torch.zeros(1, 1, 3, 4))

@@ -178,8 +178,9 @@ class Flow(nn.Module):
         return condition if part.condition_features or nobody else None
 
     def _check_result(self, what: str, result: Tensor, **inputs: Tensor | None) -> None:
-        # Every coordinate enters the result, so the inputs need a look only when it is not finite.
-        if not self.validate or torch.compiler.is_compiling() or _all_finite(result):
+        # Every coordinate enters the result, so x needs a look only when it is not finite. A condition may not: a
+        # conditioner of tanh units makes finite numbers of infinity.
+        if not self.validate or torch.compiler.is_compiling() or _all_finite(result, inputs["condition"]):
             return
         for name, tensor in inputs.items():
             if tensor is not None and not _all_finite(tensor):
@@ -200,9 +201,12 @@ class Flow(nn.Module):
 
 
 def _non_finite_rows(x: Tensor) -> Tensor:
-    return (~torch.isfinite(x)).view(len(x), -1).any(1).nonzero().flatten()
+    return (~torch.isfinite(x)).reshape(len(x), -1).any(1).nonzero().flatten()
 
 
-def _all_finite(x: Tensor) -> bool:
-    # One reduction decides the usual case; a sum can overflow on finite values, so only then look at each.
-    return not x.is_floating_point() or math.isfinite(x.sum().item()) or bool(torch.isfinite(x).all())
+def _all_finite(*tensors: Tensor | None) -> bool:
+    # One sum of all decides the usual case and waits for a device once; it can overflow on finite values, so only
+    # then look at each.
+    floating = [x for x in tensors if x is not None and x.is_floating_point()]
+    total = sum(x.detach().sum() for x in floating)
+    return math.isfinite(float(total)) or all(bool(torch.isfinite(x).all()) for x in floating)

@@ -14,7 +14,14 @@ from torch.nn import functional
 
 from invertible.bijection import Bijection, ChannelAffine
 from invertible.errors import ShapeError
-from invertible.shapes import HALF_PRECISION, full_precision, log_det_dtype, per_sample_sum, zero_log_det
+from invertible.shapes import (
+    HALF_PRECISION,
+    check_placement,
+    full_precision,
+    log_det_dtype,
+    per_sample_sum,
+    zero_log_det,
+)
 
 Run = list[Bijection]
 
@@ -38,15 +45,17 @@ def _kind(index: int, block: Bijection) -> object:
     if _has_hooks(block):
         return index
     if block.partition is not None:
-        return block.partition.key
+        return block.partition.key, block.spatial_dims
     return "affine" if block.is_channel_affine else index
 
 
 def run_forward(run: Run, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
     """The blocks of a run in order: (y, log_det)."""
-    if len(run) > 1 and run[0].partition is not None:
+    if len(run) == 1:
+        return run[0](x, given(run[0], condition))
+    if run[0].partition is not None:
         return _parts_forward(run, x, condition)
-    if len(run) > 1 and x.dtype not in HALF_PRECISION:
+    if x.dtype not in HALF_PRECISION:
         _check_all(run, x)
         with full_precision(x):
             return _apply(x, [block.channel_affine() for block in run])
@@ -59,9 +68,11 @@ def run_forward(run: Run, x: Tensor, condition: Tensor | None) -> tuple[Tensor, 
 
 def run_inverse(run: Run, y: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
     """The inverses of a run's blocks, which stand in the order of the inverse: (x, log_det)."""
-    if len(run) > 1 and run[0].partition is not None:
+    if len(run) == 1:
+        return run[0].inverse(y, given(run[0], condition))
+    if run[0].partition is not None:
         return _parts_inverse(run, y, condition)
-    if len(run) > 1 and y.dtype not in HALF_PRECISION:
+    if y.dtype not in HALF_PRECISION:
         _check_all(run, y)
         with full_precision(y):
             return _apply(y, [block.inverse_channel_affine() for block in run])
@@ -86,7 +97,7 @@ def _has_hooks(module: nn.Module) -> bool:
 def _parts_forward(run: Run, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
     cut = run[0].partition
     assert cut is not None
-    run[0]._check(x, given(run[0], condition), cut.features)
+    _check_parts(run, x, condition)
     parts, total = cut.split(x), None
     for block in run:
         parts, log_slope = block.forward_parts(parts, given(block, condition))
@@ -97,12 +108,21 @@ def _parts_forward(run: Run, x: Tensor, condition: Tensor | None) -> tuple[Tenso
 def _parts_inverse(run: Run, y: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
     cut = run[0].partition
     assert cut is not None
-    run[0]._check(y, given(run[0], condition), cut.features)
+    _check_parts(run, y, condition)
     parts, total = cut.split(y), None
     for block in run:
         parts, log_slope = block.inverse_parts(parts, given(block, condition))
         total = _add(total, log_slope)
     return cut.merge(*parts), zero_log_det(y) if total is None else per_sample_sum(total)
+
+
+def _check_parts(run: Run, x: Tensor, condition: Tensor | None) -> None:
+    # One partition and one number of axes: the first block speaks for the others, but not on conditions.
+    first = run[0]
+    first._check(x, given(first, condition), first.partition.features if first.partition else None, first.spatial_dims)
+    for block in run[1:]:
+        if block.condition_features != first.condition_features:
+            block._check(x, given(block, condition))
 
 
 def _add(total: Tensor | None, log_slope: Tensor | None) -> Tensor | None:
@@ -120,13 +140,19 @@ def _add(total: Tensor | None, log_slope: Tensor | None) -> Tensor | None:
 
 def _check_all(run: Run, x: Tensor) -> None:
     for block in run:
-        block._check(x, None, None, block.spatial_dims, next(block.parameters()))
+        block._check(x, None, None, block.spatial_dims)
 
 
 def _apply(x: Tensor, maps: list[ChannelAffine]) -> tuple[Tensor, Tensor]:
     """All maps as one: their matrices are C x C and cost nothing beside x."""
     weight, bias, log_abs_det = maps[0]
+    check_placement("Chain", x, weight)
     for following in maps[1:]:
+        if following.bias.shape != bias.shape:
+            raise ShapeError(
+                f"Chain: expected neighbouring blocks of one number of channels, got {len(bias)} and "
+                f"{len(following.bias)}. A size of 1 is not broadcast; build them for as many."
+            )
         if following.weight.dim() == 1:
             weight = following.weight * weight if weight.dim() == 1 else following.weight[:, None] * weight
             bias = torch.addcmul(following.bias, following.weight, bias)
@@ -142,7 +168,10 @@ def _apply(x: Tensor, maps: list[ChannelAffine]) -> tuple[Tensor, Tensor]:
 def channel_affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """W x + b at every position; W is (C, C), or (C,) for a diagonal."""
     if x.shape[1] != weight.shape[-1]:
-        raise ShapeError(f"Chain: expected x of shape (batch, {weight.shape[-1]}, ...), got {tuple(x.shape)}.")
+        raise ShapeError(
+            f"Chain: expected x of shape (batch, {weight.shape[-1]}, ...), got {tuple(x.shape)}. "
+            "Axis 1 holds channels; a size of 1 is not broadcast."
+        )
     weight, bias = weight.to(x.dtype), bias.to(x.dtype)
     if weight.dim() == 1:
         axes = (-1, *(1,) * (x.dim() - 2))

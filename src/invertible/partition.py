@@ -27,7 +27,10 @@ class Partition(nn.Module):
     def __init__(self, name: str, features: int, sizes: tuple[int, int]) -> None:
         super().__init__()
         if min(sizes) < 1:
-            raise ConfigError(f"Partition: expected features of at least 2 to cut in two, got {features}.")
+            raise ConfigError(
+                f"Partition: expected a feature in either part at least, got {sizes[0]} and {sizes[1]} of {features}. "
+                "Use two features or more, and a mask that holds both True and False."
+            )
         self.name, self.features, self.sizes = name, features, sizes
         self.key: tuple = (name, features)
 

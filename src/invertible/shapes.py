@@ -3,6 +3,8 @@
 A check that passes costs about a microsecond; everything that builds a message runs only when it fails.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -41,9 +43,26 @@ def check_input(
             "or invertible.Dequantize for discrete values."
         )
     if reference is not None and reference.device != x.device:
+        check_placement(owner, x, reference)
+
+
+def check_placement(owner: str, x: Tensor, reference: Tensor | None) -> None:
+    """Check that x is of the device and the dtype of a parameter.
+
+    Raises:
+        ShapeError: if it is of another; a dtype may differ under autocast.
+    """
+    if reference is None:
+        return
+    if reference.device != x.device:
         raise ShapeError(
             f"{owner}: expected x on {reference.device}, where the block is, got x on {x.device}. "
             f"Move one of them: x.to({str(reference.device)!r})."
+        )
+    if reference.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ShapeError(
+            f"{owner}: expected x of {reference.dtype}, the block's dtype, got {x.dtype}. "
+            f"Convert one of them: x.to({reference.dtype})."
         )
 
 
@@ -143,6 +162,9 @@ def depth_to_space(x: Tensor, factor: int) -> Tensor:
     return x.reshape(len(x), x.shape[1] // factor**2, x.shape[2] * factor, x.shape[3] * factor)
 
 
-def full_precision(x: Tensor) -> torch.autocast:
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """A context without autocast, which would round matrices so that log_det would be that of another map."""
-    return torch.autocast(x.device.type, enabled=False)
+    kind = x.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)

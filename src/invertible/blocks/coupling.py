@@ -15,7 +15,7 @@ from invertible.blocks.nets import NetFactory, default_net, fit_condition
 from invertible.errors import ConfigError
 from invertible.norms import lipschitz_bound
 from invertible.partition import Partition, Parts, partition
-from invertible.shapes import per_sample_sum, zero_log_det
+from invertible.shapes import check_placement, per_sample_sum, zero_log_det
 
 
 class Coupling(Bijection):
@@ -122,7 +122,12 @@ class Coupling(Bijection):
     def _map_parameters(self, passive: Tensor, condition: Tensor | None) -> Tensor:
         if condition is not None:
             passive = torch.cat((passive, fit_condition(condition, passive)), 1)
-        return self.net(passive)
+        try:
+            return self.net(passive)
+        except RuntimeError:
+            # Only now, because looking for a parameter takes longer than all other checks together.
+            check_placement(type(self).__name__, passive, next(self.net.parameters(), None))
+            raise
 
     def _ordered(self, parts: Parts) -> Parts:
         """(passive, active) from the partition's order, and back: a swap if flipped."""

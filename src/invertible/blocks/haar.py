@@ -31,15 +31,15 @@ class Haar(Bijection):
         self._check(x, condition, None, 2)
         if x.shape[2] % 2 or x.shape[3] % 2:
             raise ShapeError(f"Haar: expected x with even height and width, got {tuple(x.shape)}. Pad the image first.")
-        squares = space_to_depth(x, 2).unflatten(1, (x.shape[1], 4))
+        squares = space_to_depth(0.5 * x, 2).unflatten(1, (x.shape[1], 4))
         return torch.cat(_bands(*squares.unbind(2)), 1), zero_log_det(x)
 
     def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, 4C, H, W) -> (B, C, 2H, 2W)."""
         self._check(y, condition, None, 2)
         if y.shape[1] % 4:
-            raise ShapeError(f"Haar: expected y with channels divisible by 4, got {tuple(y.shape)}.")
-        squares = torch.stack(_bands(*y.chunk(4, 1)), 2)
+            raise ShapeError(f"Haar: expected y with channels divisible by 4, got {tuple(y.shape)}. Pass latents.")
+        squares = torch.stack(_bands(*(0.5 * y).chunk(4, 1)), 2)
         return depth_to_space(squares.flatten(1, 2), 2), zero_log_det(y)
 
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
@@ -52,5 +52,5 @@ class Haar(Bijection):
 
 
 def _bands(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> list[Tensor]:
-    left, right, above, below = (a + c) * 0.5, (b + d) * 0.5, (a - c) * 0.5, (b - d) * 0.5
+    left, right, above, below = a + c, b + d, a - c, b - d
     return [left + right, left - right, above + below, above - below]

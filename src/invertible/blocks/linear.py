@@ -47,7 +47,7 @@ class InvertibleLinear(Bijection):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """W x + b."""
-        self._check(x, condition, self.features, 0, _reference(self))
+        self._check(x, condition, self.features, 0, self.weight.reference)
         with full_precision(x):
             weight, log_abs_det = self.weight()
             bias = None if self.bias is None else self.bias.to(x.dtype)
@@ -55,7 +55,7 @@ class InvertibleLinear(Bijection):
 
     def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """W^-1 (y - b)."""
-        self._check(y, condition, self.features, 0, _reference(self))
+        self._check(y, condition, self.features, 0, self.weight.reference)
         with full_precision(y):
             inverse, log_abs_det = self.weight.inverse()
             shifted = y if self.bias is None else y - self.bias.to(y.dtype)
@@ -120,14 +120,14 @@ class InvertibleConv1x1(Bijection):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """W x at every pixel."""
-        self._check(x, condition, self.channels, 2, _reference(self))
+        self._check(x, condition, self.channels, 2, self.weight.reference)
         with full_precision(x):
             weight, log_abs_det = self.weight()
             return functional.conv2d(x, weight.to(x.dtype)[..., None, None]), _expand(log_abs_det, x)
 
     def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """W^-1 y at every pixel."""
-        self._check(y, condition, self.channels, 2, _reference(self))
+        self._check(y, condition, self.channels, 2, self.weight.reference)
         with full_precision(y):
             inverse, log_abs_det = self.weight.inverse()
             return functional.conv2d(y, inverse.to(y.dtype)[..., None, None]), _expand(log_abs_det, y)
@@ -155,10 +155,6 @@ class InvertibleConv1x1(Bijection):
         """The boxes times the norms times sqrt(C)."""
         bounds, root = self.bounds(), math.sqrt(self.channels)
         return Domain(x=domain.y * bounds.inverse * root, y=domain.x * bounds.forward * root)
-
-
-def _reference(block: nn.Module) -> Tensor:
-    return next(block.parameters())
 
 
 def _expand(log_abs_det: Tensor, x: Tensor) -> Tensor:

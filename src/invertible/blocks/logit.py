@@ -14,7 +14,8 @@ from invertible.shapes import per_sample_sum
 class Logit(Bijection):
     """y = logit(p), p = alpha + (1 - 2 alpha) x for x in [0, 1] (Dinh et al. 2017, section 4.1).
 
-    Inverse: x = (sigmoid(y) - alpha)/(1 - 2 alpha). log_det = sum log(1 - 2 alpha) - log p - log(1 - p).
+    Inverse: x = (sigmoid(y) - alpha)/(1 - 2 alpha). log_det = sum log(1 - 2 alpha) - log p - log q, with
+    q = 1 - p = alpha + (1 - 2 alpha)(1 - x).
 
     Args:
         alpha: margin in [0, 1/2); with 0 the ends 0 and 1 are outside the domain.
@@ -42,14 +43,15 @@ class Logit(Bijection):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """logit(alpha + (1 - 2 alpha) x)."""
         self._check(x, condition)
-        p = self.alpha + (1 - 2 * self.alpha) * x
-        if not torch.compiler.is_compiling() and p.numel() and not bool(((p > 0) & (p < 1)).all()):
+        # 1 - x is exact near 1, where 1 - p would have lost the digits of x: log q is as accurate as log p.
+        p, q = (self.alpha + (1 - 2 * self.alpha) * side for side in (x, 1 - x))
+        if not torch.compiler.is_compiling() and p.numel() and not bool(((p > 0) & (q > 0)).all()):
             margin = self.alpha / (1 - 2 * self.alpha)
             raise DomainError(
                 f"Logit: expected x in ({-margin:.4g}, {1 + margin:.4g}), got values in "
                 f"[{x.min().item():.4g}, {x.max().item():.4g}]. Scale the data to [0, 1]."
             )
-        log_p, log_q = p.log(), torch.log1p(-p)
+        log_p, log_q = p.log(), q.log()
         return log_p - log_q, per_sample_sum(math.log1p(-2 * self.alpha) - log_p - log_q)
 
     def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:

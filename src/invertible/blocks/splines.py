@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -60,7 +61,8 @@ class SplineMap:
         inside = x.abs() < self.bound
         knot = self._bin(torch.where(inside, x, 0.0), parameters, 0)
         theta = (torch.where(inside, x, knot.x0) - knot.x0) / knot.width
-        y, log_slope = knot.evaluate(theta)
+        denominator = knot.denominator(theta)
+        y, log_slope = knot.value(theta, denominator), knot.log_slope(theta, denominator)
         return torch.where(inside, y, x), torch.where(inside, log_slope, 0.0)
 
     def inverse(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,8 +70,8 @@ class SplineMap:
         inside = y.abs() < self.bound
         knot = self._bin(torch.where(inside, y, 0.0), parameters, 1)
         theta = knot.solve(torch.where(inside, y, knot.y0) - knot.y0)
-        _, log_slope = knot.evaluate(theta)
-        return torch.where(inside, theta * knot.width + knot.x0, y), torch.where(inside, -log_slope, 0.0)
+        x, log_slope = torch.addcmul(knot.x0, theta, knot.width), knot.log_slope(theta, knot.denominator(theta))
+        return torch.where(inside, x, y), torch.where(inside, -log_slope, 0.0)
 
     def bounds(self, lipschitz: float, offset: Domain, domain: Domain | None) -> LipschitzBounds:
         """Slopes are certified; how far the parameters move y is not, unless the conditioner is constant.
@@ -112,7 +114,7 @@ class SplineMap:
         return _Bin(x0, y0, width, height, left, right)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Bin:
     """One bin: lower corner, size, and the derivatives at its ends."""
 
@@ -123,23 +125,37 @@ class _Bin:
     left: Tensor
     right: Tensor
 
-    def evaluate(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """y and log dy/dx at x = x0 + theta width."""
-        slope = self.height / self.width
+    @cached_property
+    def slope(self) -> Tensor:
+        """height / width."""
+        return self.height / self.width
+
+    @cached_property
+    def bend(self) -> Tensor:
+        """left + right - 2 slope."""
+        return self.left + self.right - 2 * self.slope
+
+    def denominator(self, theta: Tensor) -> Tensor:
+        """slope + bend theta (1 - theta), of the value and of the slope at x = x0 + theta width."""
+        return torch.addcmul(self.slope, self.bend, theta * (1 - theta))
+
+    def value(self, theta: Tensor, denominator: Tensor) -> Tensor:
+        """y at x = x0 + theta width."""
+        rise = theta * (self.slope * theta + self.left * (1 - theta))
+        return torch.addcdiv(self.y0, self.height * rise, denominator)
+
+    def log_slope(self, theta: Tensor, denominator: Tensor) -> Tensor:
+        """log dy/dx at x = x0 + theta width."""
         rest = 1 - theta
-        product = theta * rest
-        denominator = slope + (self.left + self.right - 2 * slope) * product
-        y = self.y0 + self.height * (slope * theta.square() + self.left * product) / denominator
-        numerator = self.right * theta.square() + 2 * slope * product + self.left * rest.square()
-        return y, 2 * torch.log(slope / denominator) + torch.log(numerator)
+        numerator = theta * (self.right * theta + 2 * self.slope * rest) + self.left * rest.square()
+        return torch.log((self.slope / denominator).square() * numerator)
 
     def solve(self, rise: Tensor) -> Tensor:
         """theta at y = y0 + rise."""
-        slope = self.height / self.width
-        bend = rise * (self.left + self.right - 2 * slope)
-        a = self.height * (slope - self.left) + bend
-        b = self.height * self.left - bend
-        c = -slope * rise
+        bent = rise * self.bend
+        a = self.height * (self.slope - self.left) + bent
+        b = self.height * self.left - bent
+        c = -self.slope * rise
         # A floor keeps the square root's gradient finite where rounding makes the discriminant zero or less.
         root = (b.square() - 4 * a * c).clamp_min(torch.finfo(rise.dtype).tiny).sqrt()
         return (2 * c / (-b - root)).clamp(0, 1)

@@ -27,6 +27,11 @@ class Weight(nn.Module):
         """W^-1 of shape (n, n), and log|det W^-1|, a scalar."""
         raise TypeError(f"{type(self).__name__}: define inverse(self), returning (inverse, log_abs_det).")
 
+    @property
+    def reference(self) -> Tensor:
+        """A parameter, to tell device and dtype."""
+        return next(value for value in self._parameters.values() if value is not None)
+
     def bounds(self) -> LipschitzBounds:
         """||W||_2 and ||W^-1||_2, by a float64 SVD."""
         with torch.no_grad():
@@ -75,6 +80,8 @@ class PLUWeight(Weight):
         self.sign: Tensor
         self.register_buffer("permutation", permutation)
         self.register_buffer("sign", diagonal.sign())
+        self.identity: Tensor
+        self.register_buffer("identity", torch.eye(size), persistent=False)
         self.lower = nn.Parameter(lower.tril(-1))
         self.upper = nn.Parameter(upper.triu(1))
         self.log_scale = nn.Parameter(diagonal.abs().log())
@@ -91,11 +98,10 @@ class PLUWeight(Weight):
         return torch.linalg.solve_triangular(upper, half, upper=True), -log_scale.sum()
 
     def _factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        parts = (self.permutation, self.sign, self.lower, self.upper, self.log_scale)
-        permutation, sign, lower, upper, log_scale = (at_least_float32(part) for part in parts)
-        identity = torch.eye(self.size, dtype=lower.dtype, device=lower.device)
-        diagonal = torch.diag(sign * log_scale.exp())
-        return permutation, lower.tril(-1) + identity, upper.triu(1) + diagonal, log_scale
+        log_scale = at_least_float32(self.log_scale)
+        lower = at_least_float32(self.lower).tril(-1) + at_least_float32(self.identity)
+        upper = at_least_float32(self.upper).triu(1) + torch.diag(at_least_float32(self.sign) * log_scale.exp())
+        return at_least_float32(self.permutation), lower, upper, log_scale
 
 
 class OrthogonalWeight(Weight):
