@@ -18,9 +18,7 @@ check_types = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 if os.environ.get("INVERTIBLE_NO_TYPECHECK") != "1":
     if "invertible" in sys.modules:
-        raise RuntimeError(
-            "invertible was imported before tests/conftest.py could have its annotations checked."
-        )
+        raise RuntimeError("invertible was imported before tests/conftest.py could have its annotations checked.")
     jaxtyping.install_import_hook("invertible", f"{__name__}.check_types")
 
 # The same examples on every run; no deadline, since a first call of torch may take seconds.

@@ -138,7 +138,7 @@ def test_every_block_refuses_a_wrong_condition(name: str, direction: str) -> Non
 )
 def test_blocks_refuse_inputs_on_another_device(name: str, direction: str) -> None:
     run, value, _, _ = given(name, direction)
-    owner = r"^(ActNorm|DiagonalScaling|Permutation|Invertible\w+|AffineCoupling)"
+    owner = r"^(ActNorm|DiagonalScaling|Permutation|Invertible\w+|AffineCoupling|Chain)"
     with pytest.raises(ShapeError, match=rf"{owner}: expected x on cpu, where the block is, got x on meta\. Move one"):
         run(value.to("meta"))
 
@@ -231,7 +231,11 @@ ONE_OF = "to be one of"
         (lambda: inv.AffineCoupling(4, mask="stripes"), "AffineCoupling", ("mask", ONE_OF, "'half'", "got 'stripes'")),
         (lambda: inv.AffineCoupling(4, scale="tanh"), "AffineCoupling", ("scale", ONE_OF, "'exp'", "got 'tanh'")),
         (lambda: inv.AffineCoupling(4, order="nice"), "AffineCoupling", ("order", ONE_OF, "'glow'", "got 'nice'")),
-        (lambda: inv.AffineCoupling(1), "Partition", ("in either part at least", "got 1 and 0 of 1", "two features or more")),
+        (
+            lambda: inv.AffineCoupling(1),
+            "Partition",
+            ("in either part at least", "got 1 and 0 of 1", "two features or more"),
+        ),
         (lambda: inv.AffineCoupling(0), "AffineCoupling", ("features", "at least 1", "got 0")),
         (lambda: inv.AffineCoupling(4, condition_features=-1), "AffineCoupling", ("condition_features", "got -1")),
         (lambda: inv.AffineCoupling(4, hidden=(0,)), "MLP", (r"hidden\[0\]", "got 0")),

@@ -131,9 +131,7 @@ def audit(
     if unknown:
         raise ConfigError(f"audit: expected options among {', '.join(known)}, got {', '.join(unknown)}.")
     options = AuditOptions(**{name: getattr(options, name) for name in known} | changes)
-    record = measured(
-        flow, x, train=train, other=other, condition=condition, generator=generator, options=options
-    )
+    record = measured(flow, x, train=train, other=other, condition=condition, generator=generator, options=options)
     return AuditReport(record)
 
 

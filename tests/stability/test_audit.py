@@ -275,8 +275,18 @@ def test_options_are_checked(options, message):
 @pytest.mark.parametrize(
     ("flow", "x", "error", "message"),
     [
-        (nn.Linear(2, 2), torch.rand(3, 2), ConfigError, "audit: expected a Flow, a Bijection or an object with a bijection, got Linear"),
-        (Shift(), torch.rand(0, 2), ShapeError, r"audit: expected test data of shape \(batch, ...\), not empty, got \(0, 2\)"),
+        (
+            nn.Linear(2, 2),
+            torch.rand(3, 2),
+            ConfigError,
+            "audit: expected a Flow, a Bijection or an object with a bijection, got Linear",
+        ),
+        (
+            Shift(),
+            torch.rand(0, 2),
+            ShapeError,
+            r"audit: expected test data of shape \(batch, ...\), not empty, got \(0, 2\)",
+        ),
         (Shift(), torch.tensor([[math.nan, 0]]), DomainError, "expected x to be finite"),
     ],
 )

@@ -16,7 +16,7 @@ def test_images():
     made = out_of_distribution(x, generator=seeded())
     assert list(made) == NAMES
     assert all(values.shape == x.shape and values.dtype == x.dtype for values in made.values())
-    assert all(0 <= values.min() and values.max() <= 1 for name, values in made.items() if "scaled" not in name)
+    assert all(values.min() >= 0 and values.max() <= 1 for name, values in made.items() if "scaled" not in name)
     assert set(made["rademacher"].unique().tolist()) == {0, 1}
     # clip(0.5 + N(0, 1)) has P(x = 0) = P(x = 1) = 0.309.
     assert float((made["gaussian"] == 0).float().mean()) == pytest.approx(0.309, abs=0.03)
@@ -55,7 +55,7 @@ def test_levels_are_dequantised():
     made = out_of_distribution(x, levels=17, generator=seeded())
     assert set((made["rademacher"] * 17).floor().unique().tolist()) == {0, 16}
     assert len(made["rademacher"].unique()) > 100
-    assert all(0 <= made[name].min() and made[name].max() < 1 for name in NAMES[:4])
+    assert all(made[name].min() >= 0 and made[name].max() < 1 for name in NAMES[:4])
     constant = (made["constant"] * 17).floor()
     assert torch.equal(constant, constant[..., :1, :1].expand_as(constant))
 
@@ -81,10 +81,20 @@ def test_the_same_seed_gives_the_same_sets():
 @pytest.mark.parametrize(
     ("x", "options", "error", "message"),
     [
-        (torch.zeros(0, 2), {}, ShapeError, r"out_of_distribution: expected x of shape \(batch, ...\), not empty, got \(0, 2\)"),
+        (
+            torch.zeros(0, 2),
+            {},
+            ShapeError,
+            r"out_of_distribution: expected x of shape \(batch, ...\), not empty, got \(0, 2\)",
+        ),
         (torch.tensor([[float("nan")]]), {}, DomainError, "expected x to be finite"),
         (torch.zeros(2, 2, dtype=torch.uint8), {}, ShapeError, "got torch.uint8. Convert them with x.float"),
-        (torch.rand(2, 3), {"other": torch.rand(2, 4)}, ShapeError, r"expected other of shape \(batch, 3\) like x, got \(2, 4\)"),
+        (
+            torch.rand(2, 3),
+            {"other": torch.rand(2, 4)},
+            ShapeError,
+            r"expected other of shape \(batch, 3\) like x, got \(2, 4\)",
+        ),
     ],
 )
 def test_errors(x, options, error, message):

@@ -38,7 +38,11 @@ def test_small_samples_are_measured_on_the_scale_of_their_batch():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_the_worst_error(value):
     x = torch.ones(3, 2)
-    assert relative_error(x, torch.tensor([[1.0, 1.0], [1.0, value], [1.0, 1.5]])).tolist() == [0, math.inf, pytest.approx(0.5 / 2**0.5)]
+    assert relative_error(x, torch.tensor([[1.0, 1.0], [1.0, value], [1.0, 1.5]])).tolist() == [
+        0,
+        math.inf,
+        pytest.approx(0.5 / 2**0.5),
+    ]
     assert relative_error(torch.tensor([[value, 1.0], [1.0, 1.0]]), torch.ones(2, 2)).tolist() == [math.inf, 0]
 
 
@@ -134,7 +138,13 @@ class Complains(Bijection):
     ("bijection", "x", "options", "error", "message"),
     [
         (Shift(), torch.zeros(0, 2), {}, ShapeError, r"round_trip: expected at least one sample, got shape \(0, 2\)"),
-        (Shift(), torch.zeros(2, 2), {"batch_size": 0}, ConfigError, "round_trip: expected batch_size of at least 1, got 0"),
+        (
+            Shift(),
+            torch.zeros(2, 2),
+            {"batch_size": 0},
+            ConfigError,
+            "round_trip: expected batch_size of at least 1, got 0",
+        ),
         (ScalarLogDet(), torch.zeros(2, 2), {}, ShapeError, r"expected log_det of shape \(2,\), got \(\)"),
         (Truncates(), torch.zeros(2, 2), {}, ShapeError, r"expected \(2, 2\) to come back, got \(2, 1\)"),
         (Complains(), torch.zeros(2, 2), {}, ShapeError, "Complains: expected something else"),

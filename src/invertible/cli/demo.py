@@ -10,7 +10,7 @@ from invertible.errors import require
 
 def demo(
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for models, audits and the picture.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all results.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of training, noise and test inputs.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Smaller and shorter, to see that everything runs.")] = False,
 ) -> None:

@@ -10,7 +10,9 @@ from invertible.stability.findings import findings, headline
 from invertible.stability.records import FAILED, PASSED, REFUSED, AuditRecord, SetRecord
 
 COLUMNS = ("set", "verdict", "lost", "median", "worst x", "worst z", "log-det", "float64")
-LEGEND = "worst x: of x → z → x, worst z: of z → x → z; inf: lost; float64: the worst samples again, with the same weights"
+LEGEND = (
+    "worst x: of x → z → x, worst z: of z → x → z; inf: lost; float64: the worst samples again, with the same weights"
+)
 STYLES = {PASSED: "green", FAILED: "bold red", REFUSED: "yellow"}
 WIDTH = 100
 

@@ -96,7 +96,8 @@ def _colour(one: SetRecord) -> str:
 def _range(axes: Any, position: int, one: SetRecord, floor: float) -> None:  # noqa: ANN401
     side = one.latent if one.kind == LATENT else one.data
     if side is None:
-        axes.text(floor * 1.5, position, "refused: outside the model's domain", va="center", color=MUTED, style="italic")
+        note = "refused: outside the model's domain"
+        axes.text(floor * 1.5, position, note, va="center", color=MUTED, style="italic")
         return
     finite = torch.tensor([error for error in side.errors if math.isfinite(error)], dtype=torch.float64)
     if not len(finite):
@@ -177,7 +178,8 @@ def _scatter(axes: Any, one: SetRecord, tolerance: float) -> None:  # noqa: ANN4
         return
     start, back = examples.start.double(), examples.back.double()
     lost = ~back.isfinite().all(1)
-    moved = ~lost & ((back - start).norm(dim=1) > tolerance * start.norm(dim=1).clamp(min=float(start.norm(dim=1).median())))
+    size = start.norm(dim=1)
+    moved = ~lost & ((back - start).norm(dim=1) > tolerance * size.clamp(min=float(size.median())))
     low, high = start[start.isfinite().all(1)].aminmax(dim=0)
     margin = 0.25 * (high - low).clamp(min=1e-6)
     axes.plot(*start.T.tolist(), marker="o", markersize=2.2, linestyle="", color=MUTED, alpha=0.6)

@@ -79,11 +79,14 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
 
 
 def _set_record(record: dict[str, Any]) -> SetRecord:
-    summaries = {name: None if record[name] is None else _summary(record[name]) for name in ("data", "latent")}
+    summaries: dict[str, Any] = {
+        name: None if record[name] is None else _summary(record[name]) for name in ("data", "latent")
+    }
     control = None if record["control"] is None else _control(record["control"])
     blocks = tuple(_block(each) for each in record["blocks"])
     examples = None if record["examples"] is None else _decoded(record["examples"])
-    return SetRecord(**record | summaries | {"control": control, "blocks": blocks, "examples": examples})
+    summaries |= {"control": control, "blocks": blocks, "examples": examples}
+    return SetRecord(**(record | summaries))
 
 
 def _error(value: float | None) -> float:
@@ -91,19 +94,20 @@ def _error(value: float | None) -> float:
 
 
 def _summary(record: dict[str, Any]) -> ErrorSummary:
-    figures = {
+    figures: dict[str, Any] = {
         name: _error(record[name]) for name in ("median", "worst", "worst_in_eps", "log_det_median", "log_det_worst")
     }
-    return ErrorSummary(**record | figures | {"errors": tuple(_error(each) for each in record["errors"])})
+    figures["errors"] = tuple(_error(each) for each in record["errors"])
+    return ErrorSummary(**(record | figures))
 
 
 def _control(record: dict[str, Any]) -> ControlSummary:
-    figures = {name: _error(record[name]) for name in ("before", "before_worst", "median", "worst")}
+    figures: dict[str, Any] = {name: _error(record[name]) for name in ("before", "before_worst", "median", "worst")}
     return ControlSummary(**record | figures)
 
 
 def _block(record: dict[str, Any]) -> BlockSummary:
-    figures = {
+    figures: dict[str, Any] = {
         name: math.nan if value == -1 else _error(value)
         for name, value in record.items()
         if name not in ("path", "lost")

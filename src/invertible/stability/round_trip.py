@@ -13,7 +13,7 @@ from invertible.errors import ConfigError, DomainError, ShapeError
 Direction = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 # What a map may raise about values rather than about the call: such samples are counted, the others go on.
-LOST = (ArithmeticError, AssertionError, ValueError, torch.linalg.LinAlgError)
+LOST = (ArithmeticError, AssertionError, ValueError, torch.linalg.LinAlgError)  # pyright: ignore[reportPrivateImportUsage]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Measure a module and leave no trace: mode, parameters, buffers and random numbers are as before."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ def undisturbed(module: nn.Module, seed: int = 0) -> Iterator[None]:
                 each.training = training
 
 
-def _restore(state: list[tuple[dict[str, Tensor | None], str, Tensor, Tensor]]) -> None:
+def _restore(state: Sequence[tuple[Any, str, Tensor, Tensor]]) -> None:
     for store, name, tensor, before in state:
         store[name] = tensor
         if not torch.equal(tensor, before):
