@@ -13,7 +13,7 @@ import yaml
 from tests.training.tiny import MOONS, curves, recipe
 
 SOURCE = Path(__file__).parents[2] / "src"
-LENGTH = "training.steps=400"
+LENGTH = "training.steps=600"
 
 
 def command(*arguments: str) -> list[str]:
@@ -46,7 +46,7 @@ def start_and_signal(whole: Path, out: Path, number: signal.Signals) -> subproce
         command(*arguments), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     history, deadline = out / "history.csv", time.monotonic() + 120
-    while not (history.is_file() and history.read_bytes().count(b"\n") > 12) and time.monotonic() < deadline:
+    while not (history.is_file() and history.read_bytes().count(b"\n") > 6) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)

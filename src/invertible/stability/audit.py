@@ -112,6 +112,7 @@ class _Sets:
                 condition, rows = unseen.condition, unseen.rows
                 yield SampleSet(name, OUT_OF_DISTRIBUTION, DESCRIPTIONS[name], strict, values, condition, rows)
         if other is not None:
+            _check_like(other, unseen.values)
             yield self._given("other", OUT_OF_DISTRIBUTION, DESCRIPTIONS["other"], other, spare)
         for temperature in self.options.temperatures:
             yield self._latents(temperature, unseen, spare)
@@ -184,3 +185,12 @@ def _versions() -> dict[str, str]:
     except PackageNotFoundError:
         own = "not installed"
     return {"invertible": own, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def _check_like(other: Data, x: Tensor) -> None:
+    shape = (other[0] if isinstance(other, tuple) else other).shape
+    if shape[1:] != x.shape[1:]:
+        raise ShapeError(
+            f"audit: expected other of shape (batch, {', '.join(map(str, x.shape[1:]))}) like x, got {tuple(shape)}. "
+            "Resize or crop it."
+        )
