@@ -29,8 +29,8 @@ test: $(VENV)/.stamp-test
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -q $(ARGS)
 
 lint: $(VENV)/.stamp-lint
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/pyright
 
 docs: $(VENV)/.stamp-docs
