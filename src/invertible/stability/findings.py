@@ -127,7 +127,7 @@ def _why(one: SetRecord) -> str:
     figures = f"median {_figure(control.median)}, worst {_figure(control.worst)}"
     after = figures if control.samples > 1 else _figure(control.worst)
     if control.non_finite:
-        return f"{_lost_again(control)}: errors are amplified beyond what it resolves, or numbers overflow."
+        return f"{_lost_again(control)}: the model overflows or amplifies beyond 16 digits, or its inverse is wrong."
     reason = {
         ROUNDING: "rounding, amplified",
         EXPLOSION: "errors are amplified beyond what it resolves",
@@ -142,8 +142,8 @@ def _why(one: SetRecord) -> str:
 def _lost_again(control: ControlSummary) -> str:
     if control.samples == 1:
         return "Float64 loses it as well"
-    count = "all" if control.non_finite == control.samples else f"{control.non_finite} of"
-    return f"Float64 loses {count} the {control.samples} worst as well"
+    share = "" if control.non_finite == control.samples else f"{control.non_finite} of "
+    return f"Float64 loses {share}the {control.samples} worst as well"
 
 
 def _figure(value: float) -> str:
