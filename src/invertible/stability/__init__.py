@@ -6,6 +6,9 @@ from invertible.stability.findings import Finding, findings, headline
 from invertible.stability.out_of_distribution import out_of_distribution
 from invertible.stability.record_json import from_dict, to_dict
 from invertible.stability.records import (
+    FAILED,
+    PASSED,
+    REFUSED,
     AuditOptions,
     AuditRecord,
     BlockSummary,
@@ -17,6 +20,9 @@ from invertible.stability.records import (
 from invertible.stability.round_trip import Errors, RoundTrip, relative_error, round_trip
 
 __all__ = [
+    "FAILED",
+    "PASSED",
+    "REFUSED",
     "AuditOptions",
     "AuditRecord",
     "BlockErrors",
