@@ -61,7 +61,8 @@ BLOCKS: dict[str, Entry] = {
     "flatten-inverted": Entry(lambda: inv.Flatten((2, 3, 4)).inverted, (24,), claims=("exact", "isometry")),
     "logit": Entry(lambda: inv.Logit(), VECTOR, unit=True),
     "logit-small-alpha": Entry(lambda: inv.Logit(1e-3), IMAGE, unit=True),
-    "logit-inverted": Entry(lambda: inv.Logit().inverted, VECTOR),
+    # Bounds and image of a logit layer are those on [0, 1], which the inverse leaves for large numbers.
+    "logit-inverted": Entry(lambda: inv.Logit().inverted, VECTOR, unit=True),
     "factor-out": Entry(lambda: inv.FactorOut(inv.AffineCoupling(2, spatial_dims=2)), IMAGE),
     "factor-out-kept": Entry(lambda: inv.FactorOut(inv.AffineCoupling(4), kept=4), (5,)),
     "factor-out-conditional": Entry(
