@@ -16,11 +16,12 @@ from invertible.blocks import (
     InvertibleLinear,
     Logit,
     Permutation,
+    ReversibleResidual,
     SplineCoupling,
     Squeeze,
     resampled,
 )
-from invertible.chain import Chain
+from invertible.chain import Chain, set_memory
 from invertible.dequantize import Dequantize
 from invertible.distributions import ConditionalNormal, StandardLogistic, StandardNormal
 from invertible.errors import (
@@ -38,7 +39,7 @@ from invertible.flow import Flow
 __version__ = "0.1.0"
 
 # Loaded at first use, so that `import invertible` costs little more than `import torch`.
-_SUBPACKAGES = ("data", "models", "reports", "stability", "testing", "training")
+_SUBPACKAGES = ("data", "memory", "models", "reports", "stability", "testing", "training")
 _FUNCTIONS = {"audit": "auditing", "save": "saving", "load": "saving"}
 
 
@@ -82,10 +83,12 @@ __all__ = [
     "NotInvertibleError",
     "Permutation",
     "Reconstruction",
+    "ReversibleResidual",
     "ShapeError",
     "SplineCoupling",
     "Squeeze",
     "StandardLogistic",
     "StandardNormal",
     "resampled",
+    "set_memory",
 ]

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from invertible.errors import ConfigError
+from invertible.memory.step import Step
 from invertible.partition import Partition, Parts
 from invertible.shapes import check_condition, check_input
+from invertible.steps import BlockStep, PartsStep, between_cuts
 
 
 class ChannelAffine(NamedTuple):
@@ -138,6 +140,19 @@ class Bijection(nn.Module):
         with torch.enable_grad():
             return Reconstruction(x, *self(x, condition))
 
+    def steps(self) -> list[Step]:
+        """The block as the steps that a strategy of `invertible.memory` drives: one, unless it consists of several.
+
+        Their states are pairs of parts for blocks with a `partition`, else single tensors.
+        """
+        if self.partition is not None:
+            return [PartsStep(self, self.forward_parts, self.inverse_parts)]
+        return [BlockStep(self, one_pass=type(self).reconstruct is not Bijection.reconstruct)]
+
+    def whole_steps(self) -> list[Step]:
+        """`steps` on whole tensors."""
+        return self.steps() if self.partition is None else between_cuts(self.partition, self.steps())
+
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """Certified bounds of Lip(f) and Lip(f^-1).
 
@@ -217,7 +232,7 @@ class Inverted(Bijection):
     def __init__(self, bijection: Bijection) -> None:
         super().__init__()
         self.bijection = bijection
-        self.condition_features = bijection.condition_features
+        self.condition_features, self.exact = bijection.condition_features, bijection.exact
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The inverse of the wrapped map."""
@@ -226,6 +241,10 @@ class Inverted(Bijection):
     def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The wrapped map."""
         return self.bijection(y, condition)
+
+    def steps(self) -> list[Step]:
+        """The wrapped map's steps, each the other way round, in reverse order."""
+        return [step.inverted for step in reversed(self.bijection.whole_steps())]
 
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """The wrapped map's bounds, swapped."""

@@ -1,14 +1,15 @@
 """Composition of bijections."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import overload
 
 from torch import Tensor, nn
 
 from invertible.bijection import Bijection, Domain, LipschitzBounds
 from invertible.errors import ConfigError
-from invertible.fusion import run_forward, run_inverse, runs
+from invertible.fusion import run_forward, run_inverse, runs, steps_of
+from invertible.memory import Log, Step, Strategy, strategy
 from invertible.shapes import zero_log_det
 
 
@@ -21,6 +22,13 @@ class Chain(Bijection):
     Args:
         *blocks: the bijections; none gives the identity. Blocks that take a condition and blocks that take none
             may be mixed: each is given what it takes.
+        memory: how activations are kept for the backward pass: `"store"`, `"checkpoint"`, `"recursive"`,
+            `"reversible"`, `"exact"`, or a strategy of `invertible.memory`. Chains within the chain are part of its
+            passes, whatever their own setting.
+
+    Attributes:
+        memory: the strategy; assign one, or use `set_memory` on a model.
+        memory_log: what the chain remembers of its passes; `memory.report(model)` shows it.
 
     Shapes:
         x and y as the first and the last block have them; log_det (B,).
@@ -34,7 +42,7 @@ class Chain(Bijection):
         >>> x, _ = flow.inverse(y)
     """
 
-    def __init__(self, *blocks: Bijection) -> None:
+    def __init__(self, *blocks: Bijection, memory: str | Strategy = "store") -> None:
         super().__init__()
         for index, block in enumerate(blocks):
             if not isinstance(block, Bijection):
@@ -47,10 +55,27 @@ class Chain(Bijection):
         if len(widths) > 1:
             raise ConfigError(f"Chain: expected one condition for all blocks, got condition_features {sorted(widths)}.")
         self.condition_features = widths.pop() if widths else 0
+        self.memory = memory
+        self.memory_log = Log()
+
+    @property
+    def memory(self) -> Strategy:
+        """How activations are kept for the backward pass."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, value: str | Strategy) -> None:
+        self._memory, self.memory_log = strategy(value), Log()
+
+    def steps(self) -> list[Step]:
+        """The blocks' steps, neighbours that are cheaper together as one."""
+        return [step for run in runs(self) for step in steps_of(run)]
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Apply the blocks in order; (y, log_det), log_det of shape (B,)."""
         self._check(x, condition)
+        if self.memory.applies():
+            return self._drive(self.steps(), x, condition)
         total = zero_log_det(x)
         for run in runs(self):
             x, log_det = run_forward(run, x, condition)
@@ -60,11 +85,17 @@ class Chain(Bijection):
     def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Apply the blocks' inverses in reverse order; (x, log_det), log_det of shape (B,)."""
         self._check(y, condition)
+        if self.memory.applies():
+            return self._drive([step.inverted for step in reversed(self.steps())], y, condition)
         total = zero_log_det(y)
         for run in runs(reversed(list(self))):
             y, log_det = run_inverse(run, y, condition)
             total = total + log_det
         return y, total
+
+    def _drive(self, steps: Sequence[Step], x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        state, total = self.memory.run(steps, (x,), condition, self.memory_log)
+        return state[0], zero_log_det(x) if total is None else total
 
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """Products of the blocks' bounds; on a domain, each block's on the boxes that reach it."""
@@ -107,5 +138,33 @@ class Chain(Bijection):
     def __getitem__(self, index: int | slice) -> "Bijection | Chain":
         """Block `index`, or the chain of a slice; parameters are shared."""
         if isinstance(index, slice):
-            return Chain(*list(self)[index])
+            return Chain(*list(self)[index], memory=self.memory)
         return self.blocks[index]  # pyright: ignore[reportReturnType]
+
+
+def set_memory(model: nn.Module, memory: str | Strategy) -> nn.Module:
+    """Give every chain inside a model one strategy for the activations of its backward pass.
+
+    Args:
+        model: a flow, chain or any module that holds chains.
+        memory: a name or a strategy, as `Chain` takes it.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        ConfigError: if the name is unknown, or the model holds no chain.
+
+    Example:
+        >>> set_memory(flow, "reversible")
+    """
+    chosen = strategy(memory)
+    chains = [module for module in model.modules() if isinstance(module, Chain)]
+    if not chains:
+        raise ConfigError(
+            f"set_memory: expected a model with chains inside, got {type(model).__name__} without. Put its blocks "
+            "into an invertible.Chain."
+        )
+    for chain in chains:
+        chain.memory = chosen
+    return model

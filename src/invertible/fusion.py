@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from invertible.bijection import Bijection, ChannelAffine
 from invertible.errors import ShapeError
+from invertible.memory.step import State, Step
 from invertible.shapes import (
     HALF_PRECISION,
     check_placement,
@@ -22,6 +23,7 @@ from invertible.shapes import (
     per_sample_sum,
     zero_log_det,
 )
+from invertible.steps import BlockStep, between_cuts
 
 Run = list[Bijection]
 
@@ -81,6 +83,51 @@ def run_inverse(run: Run, y: Tensor, condition: Tensor | None) -> tuple[Tensor, 
         y, log_det = block.inverse(y, given(block, condition))
         total = total + log_det
     return y, total
+
+
+def steps_of(run: Run) -> list[Step]:
+    """The steps of a run, on whole tensors."""
+    first = run[0]
+    if _has_hooks(first):
+        return [BlockStep(first, one_pass=type(first).reconstruct is not Bijection.reconstruct)]
+    if first.partition is not None:
+        return between_cuts(first.partition, [step for block in run for step in block.steps()])
+    return [AffineRunStep(run)] if len(run) > 1 else first.steps()
+
+
+class AffineRunStep(Step):
+    """A run of blocks that are affine in the channels, as one matrix."""
+
+    def __init__(self, run: Run) -> None:
+        self.blocks, self.modules = run, tuple(run)
+        self.name = " and ".join(type(block).__name__ for block in run)
+
+    def run(self, state: State, condition: Tensor | None) -> tuple[State, Tensor | None]:
+        """The map of the run."""
+        y, log_det = run_forward(self.blocks, state[0], condition)
+        return (y,), log_det
+
+    def invert(self, state: State, condition: Tensor | None) -> State:
+        """Its inverse."""
+        return (run_inverse(self.blocks[::-1], state[0], condition)[0],)
+
+    @property
+    def inverted(self) -> Step:
+        """The run of the inverses."""
+        return _InverseAffineRunStep(self.blocks)
+
+
+class _InverseAffineRunStep(AffineRunStep):
+    def run(self, state: State, condition: Tensor | None) -> tuple[State, Tensor | None]:
+        x, log_det = run_inverse(self.blocks[::-1], state[0], condition)
+        return (x,), log_det
+
+    def invert(self, state: State, condition: Tensor | None) -> State:
+        return (run_forward(self.blocks, state[0], condition)[0],)
+
+    @property
+    def inverted(self) -> Step:
+        return AffineRunStep(self.blocks)
 
 
 def given(block: Bijection, condition: Tensor | None) -> Tensor | None:

@@ -31,7 +31,9 @@ class Partition(nn.Module):
                 f"Partition: expected a feature in either part at least, got {sizes[0]} and {sizes[1]} of {features}. "
                 "Use two features or more, and a mask that holds both True and False."
             )
-        self.name, self.features, self.sizes = name, features, sizes
+        self.name: str = name
+        self.features: int | None = features
+        self.sizes: tuple[int, int] = sizes
         self.key: tuple = (name, features)
 
     def split(self, x: Tensor) -> Parts:
@@ -61,6 +63,36 @@ class Half(Partition):
     def merge(self, a: Tensor, b: Tensor) -> Tensor:
         """Concatenate along axis 1."""
         return torch.cat((a, b), 1)
+
+
+class Halves(Partition):
+    """Two equal halves of axis 1, whatever its size."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.name, self.features = "halves", None
+        self.key = ("halves",)
+
+    def split(self, x: Tensor) -> Parts:
+        """Two views: (B, C/2, ...) each.
+
+        Raises:
+            ShapeError: if the size is odd.
+        """
+        if x.shape[1] % 2:
+            raise ShapeError(
+                f"Halves: expected x with an even size of axis 1, got {tuple(x.shape)}. Pad the channels by one."
+            )
+        a, b = x.chunk(2, 1)
+        return a, b
+
+    def merge(self, a: Tensor, b: Tensor) -> Tensor:
+        """Concatenate along axis 1."""
+        return torch.cat((a, b), 1)
+
+    def extra_repr(self) -> str:
+        """Nothing to tell."""
+        return ""
 
 
 class Alternating(Partition):

@@ -9,6 +9,7 @@ from invertible.blocks.logit import Logit
 from invertible.blocks.multiscale import FactorOut, resampled
 from invertible.blocks.permutation import Permutation
 from invertible.blocks.reshape import Flatten, Squeeze
+from invertible.blocks.reversible import ReversibleResidual
 from invertible.blocks.scaling import DiagonalScaling
 from invertible.blocks.splines import SplineCoupling
 
@@ -24,6 +25,7 @@ __all__ = [
     "InvertibleLinear",
     "Logit",
     "Permutation",
+    "ReversibleResidual",
     "SplineCoupling",
     "Squeeze",
     "resampled",

@@ -16,6 +16,7 @@ class AdditiveMap:
     """y = x + t: volume preserving."""
 
     count = 1
+    saves = False
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, None]:
         """y = x + t."""

@@ -27,6 +27,7 @@ class AffineMap:
     scale: Scale
     order: str
     count = 2
+    saves = True
 
     def __post_init__(self) -> None:
         choose("AffineCoupling", "order", self.order, {"realnvp": 0, "glow": 0})

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from invertible.bijection import Bijection, Domain, LipschitzBounds, Reconstruction
+from invertible.blocks.coupling_step import CouplingStep
 from invertible.blocks.elementwise import ElementwiseMap, times
 from invertible.blocks.nets import NetFactory, default_net, fit_condition
 from invertible.errors import ConfigError
+from invertible.memory.step import Step
 from invertible.norms import lipschitz_bound
 from invertible.partition import Partition, Parts, partition
 from invertible.shapes import check_placement, per_sample_sum, zero_log_det
@@ -98,6 +100,10 @@ class Coupling(Bijection):
             y_active, log_slope = self.elementwise.forward(active, parameters)
             rebuilt = self.cut.merge(*self._ordered((passive, y_active)))
         return Reconstruction(x, rebuilt, _log_det(log_slope, y_active))
+
+    def steps(self) -> list[Step]:
+        """One step on the parts, which evaluates the conditioner once forward, once in its reconstruction."""
+        return [CouplingStep(type(self).__name__, self, self._map_parameters, self.elementwise, active=int(not self.flip))]
 
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """The elementwise map's bounds, given a certified bound of the conditioner's Lipschitz constant."""

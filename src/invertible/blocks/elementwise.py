@@ -15,11 +15,17 @@ class ElementwiseMap(Protocol):
     Attributes:
         count: parameters per number; the conditioner's output holds them as (B, count d, ...), parameter by
             parameter ("bins first" for splines): reductions over parameters then run over contiguous memory.
+        saves: whether autograd saves tensors for the backward of the map itself.
     """
 
     @property
     def count(self) -> int:
         """Parameters per number."""
+        ...
+
+    @property
+    def saves(self) -> bool:
+        """Whether autograd saves tensors for the map's backward."""
         ...
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor | None]:

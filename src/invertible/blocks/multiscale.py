@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from invertible.bijection import Bijection, Domain, LipschitzBounds
 from invertible.errors import ConfigError, ShapeError
+from invertible.memory.step import OnPart, Step
+from invertible.steps import Cut, Merge
 
 
 @dataclass(frozen=True)
@@ -59,22 +61,30 @@ class FactorOut(Bijection):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(inner(x_1), x_2)."""
-        kept, factored_out = self._split(x, condition)
+        self._check(x, condition)
+        kept, factored_out = self._split(x)
         y, log_det = self.inner(kept, condition)
-        return torch.cat((y, factored_out), 1), log_det
+        return _merge(y, factored_out), log_det
 
     def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(inner^-1(y_1), y_2); inside `resampled`, y_2 is drawn anew."""
-        kept, factored_out = self._split(y, condition)
+        self._check(y, condition)
+        kept, factored_out = self._split(y)
         x, log_det = self.inner.inverse(kept, condition)
         if self.resampling is not None:
             generator = self.resampling.generator
             noise = torch.randn(factored_out.shape, generator=generator, dtype=y.dtype, device=y.device)
             factored_out = self.resampling.temperature * noise
-        return torch.cat((x, factored_out), 1), log_det
+        return _merge(x, factored_out), log_det
 
-    def _split(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        self._check(x, condition)
+    def steps(self) -> list[Step]:
+        """The inner block's steps, on the kept part; the factored-out part passes by."""
+        if self.resampling is not None:
+            return super().steps()
+        inner = [OnPart(step, 1) for step in self.inner.whole_steps()]
+        return [Cut(self._split, _merge), *inner, Merge(self._split, _merge)]
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         channels = x.shape[1]
         kept = channels // 2 if self.kept is None else self.kept
         if (self.kept is None and channels % 2) or kept >= channels:
@@ -94,6 +104,10 @@ class FactorOut(Bijection):
         """The larger of the inner block's boxes and the same ones."""
         inner = self.inner.image(domain)
         return Domain(x=max(inner.x, domain.y), y=max(inner.y, domain.x))
+
+
+def _merge(kept: Tensor, factored_out: Tensor) -> Tensor:
+    return torch.cat((kept, factored_out), 1)
 
 
 @contextmanager

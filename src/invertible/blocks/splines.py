@@ -51,6 +51,8 @@ class SplineMap:
         if not 1 < self.max_derivative < math.inf:
             raise ConfigError(f"SplineCoupling: expected max_derivative above 1, got {self.max_derivative}.")
 
+    saves = True
+
     @property
     def count(self) -> int:
         """Parameters per number: 3K - 1."""

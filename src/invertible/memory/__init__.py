@@ -1,0 +1,25 @@
+"""How activations are kept for the backward pass."""
+
+from invertible.memory.guard import ReconstructionWarning
+from invertible.memory.log import Log, Report, report
+from invertible.memory.reversible import Reversible
+from invertible.memory.step import State, Step
+from invertible.memory.strategy import Store, Strategy
+from invertible.memory.tape import ReplayError
+from invertible.memory.world import ChangedParameterError
+from invertible.memory.names import strategy
+
+__all__ = [
+    "ChangedParameterError",
+    "Log",
+    "ReconstructionWarning",
+    "ReplayError",
+    "Report",
+    "Reversible",
+    "State",
+    "Step",
+    "Store",
+    "Strategy",
+    "report",
+    "strategy",
+]

@@ -1,0 +1,156 @@
+"""Witnesses of states, which tell a right reconstruction from a wrong one.
+
+At forward time the input of a step leaves one number a sample: its product with random signs, r = <s, x>. In the
+backward pass the rebuilt input must give the same number: r - <s, x'> is an unbiased estimate of |x - x'|, up to its
+sign (Johnson & Lindenstrauss 1984, with the signs of Achlioptas 2003). The signs of a tensor are a product of signs
+along its axes, so that they are few and do not depend on the memory format.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from invertible.errors import ConfigError, choose
+from invertible.memory.log import Log, Quarantined
+
+# Relative errors of the input that keep float32 gradients within 1e-3 of the stored ones, and their like elsewhere.
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+ON_FAILURE = {"repair": True, "raise": False}
+
+
+# Up to this many numbers a sample the weights of all are held (4 MiB); above, those of each axis.
+ONE_READ = 2**20
+
+
+def signs(size: int, axis: int) -> Tensor:
+    """Random signs along an axis."""
+    return 2 * torch.randint(2, (size,), generator=_generator(size, axis)).float() - 1
+
+
+def odd_integers(size: int, axis: int) -> Tensor:
+    """Random odd integers along an axis, up to 15."""
+    return 2 * torch.randint(8, (size,), generator=_generator(size, axis)).float() + 1
+
+
+def _generator(size: int, axis: int) -> torch.Generator:
+    return torch.Generator().manual_seed(7919 * axis + size)
+
+
+class ReconstructionWarning(UserWarning):
+    """A step's input was not what had gone in; the gradients were mended."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """How reconstructions are watched.
+
+    Attributes:
+        tolerance: largest relative error of a rebuilt input; by dtype if `None`.
+        repairs: run the chain again from a kept activation where an input misses it, instead of raising.
+        every: watch every so many steps.
+    """
+
+    tolerance: float | None = None
+    repairs: bool = True
+    every: int = 1
+
+    @classmethod
+    def build(cls, owner: str, tolerance: float | None, on_failure: str, every: int) -> Guard:
+        """A guard from a user's arguments.
+
+        Raises:
+            ConfigError: naming the argument.
+        """
+        if tolerance is not None and not tolerance > 0:
+            raise ConfigError(f"{owner}: expected a positive tolerance, got {tolerance}. Leave it out for the default.")
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ConfigError(f"{owner}: expected every to be an integer of at least 1, got {every!r}.")
+        return cls(tolerance, choose(owner, "on_failure", on_failure, ON_FAILURE), every)
+
+    def allowed(self, x: Tensor) -> float:
+        """The tolerance for a tensor."""
+        return TOLERANCES.get(x.dtype, 1e-4) if self.tolerance is None else self.tolerance
+
+
+def witness(x: Tensor, weights: Callable[[int, int], Tensor] = signs) -> Tensor:
+    """<s, x> of every sample, (B,), in float32 at least; 0 for integers.
+
+    Args:
+        x: shape (B, ...), in any memory format.
+        weights: s along an axis, given its size and number.
+    """
+    if not x.is_floating_point() or not x.numel() or x.dim() < 2:
+        return x.new_zeros(len(x), dtype=torch.float32)
+    x = x.detach()
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    x = x if x.dtype == dtype else x.to(dtype)
+    order = tuple(sorted(range(1, x.dim()), key=x.stride, reverse=True))
+    rows = x.permute(0, *order)
+    if x[0].numel() <= ONE_READ:
+        return rows.flatten(1).mv(_product(weights, tuple(x.shape), order, dtype, x.device))
+    for axis in reversed(order):
+        rows = rows.matmul(weights(x.shape[axis], axis).to(x.device, dtype))
+    return rows
+
+
+def checksum(x: Tensor) -> Tensor:
+    """As `witness`, with odd integers for weights: on a grid of numbers no order of summation changes a bit of it."""
+    return witness(x, odd_integers)
+
+
+@lru_cache(maxsize=32)
+def _product(
+    weights: Callable[[int, int], Tensor],
+    shape: tuple[int, ...],
+    order: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    product = torch.ones(())
+    for axis in order:
+        product = product[..., None] * weights(shape[axis], axis)
+    return product.flatten().to(device, dtype)
+
+
+def discrepancy(x: Tensor, expected: Tensor, tolerance: float) -> float:
+    """A relative error |x - x'| / |x| that x' surely has; 0 where it is below the tolerance.
+
+    One projection of an error is normal with the error's norm for deviation, so that the largest of many samples is
+    a few deviations without need. What is returned is the larger of the error of the whole batch, less three
+    deviations of its estimate, and a quarter of the worst sample's.
+
+    Args:
+        x: the rebuilt tensor x'.
+        expected: the witness of x.
+        tolerance: what matters.
+    """
+    found = witness(x)
+    difference = (found - expected).abs()
+    # |r| stands for |x| wherever it suffices: the norm itself is one more read of x.
+    if bool((difference <= tolerance * expected.abs()).all()):
+        return 0.0
+    difference = difference.masked_fill((found == expected) | (found.isnan() & expected.isnan()), 0.0)
+    norms = torch.linalg.vector_norm(x.detach().reshape(len(x), -1), dim=1, dtype=found.dtype)
+    norms = norms.nan_to_num(nan=0.0).clamp_min(torch.finfo(found.dtype).tiny)
+    batch = difference.norm() / norms.norm() / (1 + 3 / (2 * len(x)) ** 0.5)
+    worst = torch.maximum(batch, (difference / norms).max() / 4)
+    return float(worst.nan_to_num(nan=float("inf")))
+
+
+def quarantine(log: Log, index: int, found: Quarantined) -> None:
+    """Remember a step that must not be rebuilt, and warn once a chain."""
+    log.quarantined[index] = found
+    if not log.warned:
+        log.warned = True
+        warnings.warn(
+            f"{found.name} (step {index}, pass {found.step}): {found.reason}, relative error {found.error:.1e}. Its "
+            f"gradients are right: {found.mode} from now on. invertible.memory.report(model) lists all such steps.",
+            ReconstructionWarning,
+            stacklevel=2,
+        )

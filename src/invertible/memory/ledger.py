@@ -1,0 +1,123 @@
+"""The tensors that autograd saves during a step, kept as numbers instead of tensors.
+
+`torch.autograd.graph.saved_tensors_hooks` replaces what an operation saves for its backward by what `pack` returns. A
+ledger returns numbers, so nothing is held; when the backward asks for a number, the step is run again and its tensors
+are put under the same numbers. The graph is the true one throughout: `autograd.grad`, double backward, frozen
+parameters, hooks and distributed wrappers see what they always see.
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from invertible.memory.world import ChangedParameterError
+
+
+class Saved:
+    """Tensors saved by a run of a step, in order, by number; parameters are left out.
+
+    Args:
+        modules: the step's.
+
+    Attributes:
+        slots: the tensors by number, as far as they are held.
+        count: how many were saved.
+        signature: a hash of their shapes and dtypes.
+    """
+
+    __slots__ = ("_modules", "_parameters", "count", "signature", "slots")
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modules: Sequence[nn.Module] | None = modules
+        self._parameters: set[int] = set()
+        self.slots: dict[int, Tensor] = {}
+        self.count, self.signature = 0, 0
+
+    def number(self, tensor: Tensor) -> int | None:
+        """Take a tensor in and return its number, `None` for a parameter."""
+        if self._modules is not None:
+            # Only now, for FSDP puts the whole parameters in place when the module is called.
+            self._parameters = {
+                parameter.untyped_storage().data_ptr() for module in self._modules for parameter in module.parameters()
+            }
+            self._modules = None
+        if tensor.untyped_storage().data_ptr() in self._parameters:
+            return None
+        number = self.count
+        self.slots[number] = tensor.detach()
+        self.count += 1
+        self.signature = hash((self.signature, tensor.shape, tensor.dtype))
+        return number
+
+    def pack(self, tensor: Tensor) -> int | Tensor:
+        """Hook for a throwaway graph."""
+        number = self.number(tensor)
+        return tensor.detach() if number is None else number
+
+    def unpack(self, packed: int | Tensor) -> Tensor:
+        """What an autograd call inside the step asks for."""
+        return packed if isinstance(packed, Tensor) else self.slots[packed]
+
+    def fits(self, other: "Saved") -> bool:
+        """Whether both hold as many tensors of the same shapes and dtypes."""
+        return self.count == other.count and self.signature == other.signature
+
+
+class Ledger(Saved):
+    """What the true graph of a step has saved: numbers, filled again when the backward asks for them.
+
+    Args:
+        modules: the step's.
+        name: of the step, for messages.
+    """
+
+    __slots__ = ("is_open", "name", "stays")
+
+    def __init__(self, modules: Sequence[nn.Module], name: str) -> None:
+        super().__init__(modules)
+        self.name, self.is_open, self.stays = name, True, False
+
+    def pack(self, tensor: Tensor) -> int | tuple[Tensor, int]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Hook of the true graph."""
+        number = self.number(tensor)
+        # Detached, for a tensor that holds its own graph would never be freed.
+        return (tensor.detach(), tensor._version) if number is None else number
+
+    def take(self, packed: int | tuple[Tensor, int], refill: Callable[[], None]) -> Tensor:
+        """What the true graph asks for: a parameter itself, or the tensor of a number."""
+        if isinstance(packed, tuple):
+            parameter, version = packed
+            if parameter._version != version:
+                raise ChangedParameterError(
+                    f"{self.name}: a parameter of shape {tuple(parameter.shape)} was modified in place between the "
+                    "forward and the backward pass. Call backward() before the optimizer's step."
+                )
+            return parameter
+        if self.is_open:
+            # The step differentiates itself on its way, as a divergence does; or its tensors stay.
+            return self.slots[packed]
+        if packed not in self.slots:
+            refill()
+        # Given away, so that the backward of a step frees its tensors as it goes.
+        return self.slots.pop(packed)
+
+    def close(self) -> None:
+        """End the first run: its tensors are given up, unless they are to stay."""
+        self.is_open = self.stays
+        if not self.stays:
+            self.slots = {}
+
+    def keep_all(self) -> None:
+        """Let the tensors of the first run stay: nothing will give them again."""
+        self.stays = True
+
+    def drop(self) -> None:
+        """Forget what was filled and never asked for."""
+        if not self.stays:
+            self.slots = {}
+
+
+def saving(saved: Saved) -> saved_tensors_hooks:
+    """A context in which everything that autograd saves goes to `saved`."""
+    return saved_tensors_hooks(saved.pack, saved.unpack)

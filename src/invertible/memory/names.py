@@ -1,0 +1,23 @@
+"""Strategies by name."""
+
+from invertible.errors import ConfigError
+from invertible.memory.reversible import Reversible
+from invertible.memory.strategy import Store, Strategy
+
+STRATEGIES = {"store": Store, "reversible": Reversible}
+
+
+def strategy(memory: str | Strategy) -> Strategy:
+    """A strategy from its name, or as it is.
+
+    Raises:
+        ConfigError: naming the choices.
+    """
+    if isinstance(memory, Strategy):
+        return memory
+    if memory in STRATEGIES:
+        return STRATEGIES[memory]()
+    raise ConfigError(
+        f"memory: expected one of {', '.join(map(repr, STRATEGIES))}, or a strategy such as "
+        f"invertible.memory.Reversible(tolerance=1e-5), got {memory!r}."
+    )

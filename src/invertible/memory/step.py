@@ -1,0 +1,166 @@
+"""What a strategy drives: steps, which know nothing of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from invertible.errors import ConfigError
+
+State = tuple[Tensor, ...]
+
+
+class Step:
+    """One stage of a chain: a map of a few tensors that can be run, run backwards, and rebuilt from its output.
+
+    A state is a tuple of tensors, so that blocks which cut their input alike hand its parts to each other.
+
+    Attributes:
+        name: of the block, for messages.
+        modules: all that hold the parameters and buffers which take part.
+        changed: which tensors of the state the step changes; all if `None`. A state keeps its number of tensors
+            where this is given.
+        one_pass: whether `reconstruct` evaluates inner networks once, instead of `invert` and then `run`.
+        lossless: whether `invert` returns the very bits that went into `run`, whatever they were.
+    """
+
+    name: str = "step"
+    modules: Sequence[nn.Module] = ()
+    changed: tuple[int, ...] | None = None
+    one_pass: bool = False
+    lossless: bool = False
+
+    def run(self, state: State, condition: Tensor | None) -> tuple[State, Tensor | None]:
+        """The output, and log|det| of shape (B,), `None` for 0."""
+        raise TypeError(f"{type(self).__name__}: define run(self, state, condition).")
+
+    def invert(self, state: State, condition: Tensor | None) -> State:
+        """The input of a given output; called without grad."""
+        raise TypeError(f"{type(self).__name__}: define invert(self, state, condition).")
+
+    def reconstruct(self, state: State, condition: Tensor | None) -> State:
+        """The input of a given output, building on the way the graph that `run` builds.
+
+        Only where `one_pass`. Autograd must save the same tensors, in the same order, as it does in `run`.
+        """
+        raise TypeError(f"{type(self).__name__}: define reconstruct(self, state, condition).")
+
+    @property
+    def inverted(self) -> Step:
+        """The step the other way round."""
+        return InvertedStep(self)
+
+    def exact(self, bits: int) -> Step:
+        """The step on numbers of the grid 2^-bits, with an inverse that is exact to the bit.
+
+        Raises:
+            ConfigError: if there is none, naming the alternative.
+        """
+        if self.lossless:
+            return self
+        raise ConfigError(
+            f"memory: {self.name} has no exact form: its inverse rounds. Exact mode takes AdditiveCoupling, "
+            "ReversibleResidual, InvertibleLinear and InvertibleConv1x1 with parametrization='lifting', Haar, Squeeze, "
+            "Permutation, Flatten, FactorOut of these, and blocks of your own that claim `exact`; use those, or "
+            "memory='reversible', whose guard notices a loss."
+        )
+
+
+class InvertedStep(Step):
+    """A step taken the other way round.
+
+    Args:
+        step: must give its log-determinant in `run`, from which that of the inverse follows by the sign.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.name, self.modules, self.changed, self.lossless = step.name, step.modules, step.changed, step.lossless
+
+    def run(self, state: State, condition: Tensor | None) -> tuple[State, Tensor | None]:
+        """The wrapped step's inverse; only for steps without a log-determinant."""
+        return self.step.invert(state, condition), None
+
+    def invert(self, state: State, condition: Tensor | None) -> State:
+        """The wrapped step."""
+        return self.step.run(state, condition)[0]
+
+    @property
+    def inverted(self) -> Step:
+        """The wrapped step itself."""
+        return self.step
+
+    def exact(self, bits: int) -> Step:
+        """The exact form of the wrapped step, the other way round."""
+        return self.step.exact(bits).inverted
+
+
+class OnPart(Step):
+    """A step on the first tensors of a state; those behind pass by.
+
+    Args:
+        step: the step on the first tensors.
+        spectators: how many tensors at the end of the state pass by.
+    """
+
+    def __init__(self, step: Step, spectators: int) -> None:
+        self.step, self.spectators = step, spectators
+        self.name, self.modules, self.changed = step.name, step.modules, step.changed
+        self.one_pass, self.lossless = step.one_pass, step.lossless
+
+    def _cut(self, state: State) -> tuple[State, State]:
+        return state[: -self.spectators], state[-self.spectators :]
+
+    def run(self, state: State, condition: Tensor | None) -> tuple[State, Tensor | None]:
+        """The step on its part."""
+        own, others = self._cut(state)
+        result, log_det = self.step.run(own, condition)
+        return result + others, log_det
+
+    def invert(self, state: State, condition: Tensor | None) -> State:
+        """The step's inverse on its part."""
+        own, others = self._cut(state)
+        return self.step.invert(own, condition) + others
+
+    def reconstruct(self, state: State, condition: Tensor | None) -> State:
+        """The step's reconstruction on its part."""
+        own, others = self._cut(state)
+        return self.step.reconstruct(own, condition) + others
+
+    @property
+    def inverted(self) -> Step:
+        """The inverted step on the same part."""
+        return OnPart(self.step.inverted, self.spectators)
+
+    def exact(self, bits: int) -> Step:
+        """The exact form on the same part."""
+        return OnPart(self.step.exact(bits), self.spectators)
+
+
+def leaves(state: State) -> State:
+    """The tensors as leaves of a new graph."""
+    return tuple(x.detach().requires_grad_(x.is_floating_point()) for x in state)
+
+
+def detached(state: State) -> State:
+    """The tensors without graph."""
+    return tuple(x.detach() for x in state)
+
+
+def relative_distance(a: State, b: State) -> float:
+    """The largest |a - b| / |b| over tensors and samples, in the 2-norm; NaN where both are NaN counts as equal."""
+    worst = 0.0
+    for x, reference in zip(detached(a), detached(b), strict=True):
+        if x.shape != reference.shape:
+            return float("inf")
+        if torch.equal(x, reference) or not x.numel():
+            continue
+        rows = (x.double() - reference.double()).reshape(len(x), -1)
+        same = (x == reference) | (x.isnan() & reference.isnan())
+        difference = rows.masked_fill(same.reshape(len(x), -1), 0.0).norm(dim=1)
+        norm = reference.double().reshape(len(x), -1).norm(dim=1)
+        ratio = difference / norm.clamp_min(torch.finfo(torch.float32).tiny)
+        worst = max(worst, float(ratio.nan_to_num(nan=float("inf")).max()))
+    return worst

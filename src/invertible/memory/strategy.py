@@ -1,0 +1,87 @@
+"""Strategies: how a chain keeps its activations for the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from invertible.memory.log import Log
+from invertible.memory.step import State, Step
+from invertible.memory.tape import Tape, can_record, is_differentiable
+
+
+class Strategy:
+    """How the activations of a chain are kept. Strategies are immutable values; chains may share them."""
+
+    @property
+    def stores(self) -> bool:
+        """Whether plain autograd does it all."""
+        return False
+
+    def applies(self) -> bool:
+        """Whether a call that is made now is the strategy's business, and not plain autograd's."""
+        return not self.stores and can_record()
+
+    def prepared(self, steps: Sequence[Step]) -> Sequence[Step]:
+        """The steps as this strategy runs them."""
+        return steps
+
+    def run(
+        self, steps: Sequence[Step], state: State, condition: Tensor | None, log: Log
+    ) -> tuple[State, Tensor | None]:
+        """Run the steps so that a backward pass may follow.
+
+        Returns:
+            The output, and the sum of log-determinants, (B,), `None` for 0.
+        """
+        steps = self.prepared(steps)
+        if self.stores or not steps or not is_differentiable(steps, state, condition):
+            return run_plainly(steps, state, condition)
+        return self._record(steps, state, condition, log)
+
+    # Hooks on saved tensors are a matter of eager autograd.
+    @torch.compiler.disable
+    def _record(
+        self, steps: Sequence[Step], state: State, condition: Tensor | None, log: Log
+    ) -> tuple[State, Tensor | None]:
+        log.begin(len(steps))
+        return self.tape(steps, state, condition, log).forward(state)
+
+    def tape(self, steps: Sequence[Step], state: State, condition: Tensor | None, log: Log) -> Tape:
+        """A tape for one pass."""
+        raise TypeError(f"{type(self).__name__}: define tape(self, steps, state, condition, log).")
+
+
+class Store(Strategy):
+    """Keep everything, as autograd does.
+
+    Memory: O(L). Recommended while it fits; the other strategies are measured against it.
+    """
+
+    @property
+    def stores(self) -> bool:
+        """Yes."""
+        return True
+
+    def __repr__(self) -> str:
+        return "Store()"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Store)
+
+    def __hash__(self) -> int:
+        return hash(Store)
+
+
+def run_plainly(
+    steps: Sequence[Step], state: State, condition: Tensor | None
+) -> tuple[State, Tensor | None]:
+    """All steps in order, under plain autograd."""
+    total: Tensor | None = None
+    for step in steps:
+        state, log_det = step.run(state, condition)
+        if log_det is not None:
+            total = log_det if total is None else total + log_det
+    return state, total

@@ -1,0 +1,227 @@
+"""One forward pass over a sequence of steps, of which the backward pass gets its tensors by running steps again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from invertible.errors import InvertibleError
+from invertible.memory.ledger import Ledger, Saved, saving
+from invertible.memory.log import Log
+from invertible.memory.step import State, Step, detached, leaves
+from invertible.memory.world import Setting, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Total = Tensor | None
+
+
+class ReplayError(InvertibleError, RuntimeError):
+    """A step that was run again did not do what it did the first time."""
+
+
+_running = threading.local()
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Chains that run inside a step of another chain's pass are part of that step."""
+    before = getattr(_running, "yes", False)
+    _running.yes = True
+    try:
+        yield
+    finally:
+        _running.yes = before
+
+
+def is_recording() -> bool:
+    """Whether a step of a pass is being run."""
+    return getattr(_running, "yes", False)
+
+
+class Tape:
+    """A pass: its steps, what is kept of their states, and how their saved tensors are made again.
+
+    Subclasses define `keep`, what to hold of the states that pass by, and `refill`, how to fill a ledger.
+
+    Args:
+        steps: the steps, first applied first.
+        condition: given to every step.
+        log: what the chain remembers.
+        state: the input, whose devices are those of the pass.
+    """
+
+    def __init__(self, steps: Sequence[Step], condition: Tensor | None, log: Log, state: State) -> None:
+        modules = [module for step in steps for module in step.modules]
+        self.steps, self.condition, self.log = list(steps), condition, log
+        self._condition_version = None if condition is None else condition._version
+        self.setting = Setting(modules, {x.device for x in state})
+        self.worlds = [World(self.setting, step.modules) for step in steps]
+        self.ledgers = [Ledger(step.modules, step.name) for step in steps]
+        self.states: dict[int, tuple[State, tuple[int, ...]]] = {}
+        self.lock = threading.RLock()
+
+    def forward(self, state: State) -> tuple[State, Total]:
+        """Run all steps on the true graph: the output, and the sum of log-determinants, `None` for 0."""
+        total: Total = None
+        first = _first_differentiable(self.steps, state, self.condition)
+        for index, step in enumerate(self.steps):
+            if index == first:
+                # From here on everything has a graph, in the replay as in this pass.
+                state = tuple(x if x.requires_grad or not x.is_floating_point() else _with_grad(x) for x in state)
+            state, log_det = self.first_run(index, state) if index >= first else step.run(state, self.condition)
+            if log_det is not None:
+                total = log_det if total is None else total + log_det
+        self.finish(len(self.steps), state)
+        self.log.bytes_kept = self.bytes_kept()
+        return state, total
+
+    def first_run(self, index: int, state: State) -> tuple[State, Total]:
+        """Run a step on the true graph, its saved tensors going to its ledger."""
+        step, ledger = self.steps[index], self.ledgers[index]
+        self.keep(index, state)
+        versions = [x._version for x in state]
+        hooks = saved_tensors_hooks(ledger.pack, _Unpack(self, index))
+        with self.worlds[index].observed(), recording(), hooks:
+            result, log_det = step.run(state, self.condition)
+        if [x._version for x in state] != versions:
+            raise ReplayError(
+                f"{step.name}: modifies its input in place, so that it is no bijection of what went in. Give its inner "
+                "network inplace=False in its first layer, or use memory='store'."
+            )
+        self.ran(index, state, result)
+        ledger.close()
+        return result, log_det
+
+    def keep(self, index: int, state: State) -> None:
+        """Called with the input of every step, before it runs."""
+        raise NotImplementedError
+
+    def ran(self, index: int, state: State, result: State) -> None:
+        """Called after a step has run, while its ledger still holds what autograd saved."""
+
+    def finish(self, index: int, state: State) -> None:
+        """Called with the output."""
+
+    def refill(self, index: int) -> None:
+        """Fill the ledger of a step."""
+        raise NotImplementedError
+
+    # What is kept.
+
+    def hold(self, index: int, state: State) -> None:
+        """Keep the state at a position: before step `index`."""
+        self.states[index] = (detached(state), tuple(x._version for x in state))
+
+    def held(self, index: int) -> State | None:
+        """A kept state, unless it was modified since."""
+        found = self.states.get(index)
+        if found is None or any(x._version != version for x, version in zip(*found, strict=True)):
+            return None
+        return found[0]
+
+    def bytes_kept(self) -> int:
+        """Bytes of all tensors that the pass holds, each storage once."""
+        tensors = [x for state, _ in self.states.values() for x in state]
+        tensors += [value for world in self.worlds for _, _, value in world.buffers]
+        tensors += [value for world in self.worlds for value in (world.random or {}).values()]
+        tensors += [value for ledger in self.ledgers for value in ledger.slots.values()]
+        return sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}.values())
+
+    # Running steps again.
+
+    def walk(self, index: int, state: State, *, backwards: bool) -> State:
+        """Run a step again, or its inverse, without grad."""
+        step = self.steps[index]
+        with self.worlds[index].restored(step.name), recording(), torch.no_grad():
+            if backwards:
+                return step.invert(state, self._condition())
+            return step.run(state, self._condition())[0]
+
+    def rerun(self, index: int, state: State) -> tuple[State, Saved]:
+        """Run a step again from its input: the output, and what autograd saved."""
+        return self._capture(index, lambda: self.steps[index].run(leaves(state), self._condition())[0])
+
+    def reconstruct(self, index: int, state: State) -> tuple[State, Saved]:
+        """Rebuild the input of a step from its output, and what autograd saved on the way."""
+        return self._capture(index, lambda: self.steps[index].reconstruct(detached(state), self._condition()))
+
+    def _capture(self, index: int, call: Callable[[], State]) -> tuple[State, Saved]:
+        step, saved = self.steps[index], Saved(self.steps[index].modules)
+        with self.worlds[index].restored(step.name), recording(), saving(saved):
+            result = detached(call())
+        return result, saved
+
+    def _condition(self) -> Tensor | None:
+        condition = self.condition
+        if condition is None:
+            return None
+        if condition._version != self._condition_version:
+            raise ReplayError(
+                "memory: the condition was modified in place between the forward and the backward pass. Pass a copy, "
+                "or call backward() first."
+            )
+        return condition.detach().requires_grad_(condition.requires_grad)
+
+    def fill(self, index: int, saved: Saved) -> None:
+        """Put what a step saved in its second run where the true graph looks for it."""
+        ledger = self.ledgers[index]
+        if not ledger.fits(saved):
+            raise ReplayError(
+                f"{ledger.name}: run again, autograd saved {saved.count} tensors, not the {ledger.count} of the first "
+                "run, or of other shapes. Its forward depends on something that changes between calls; "
+                "invertible.memory.check_determinism(module, example) finds out on what. memory='store' trains it."
+            )
+        ledger.slots = saved.slots
+
+
+class _Unpack:
+    """The hook of one step's true graph. The graph holds the tape through it, and the tape nothing of the graph."""
+
+    __slots__ = ("index", "tape")
+
+    def __init__(self, tape: Tape, index: int) -> None:
+        self.tape, self.index = tape, index
+
+    def __call__(self, packed: int | tuple[Tensor, int]) -> Tensor:
+        with self.tape.lock:
+            return self.tape.ledgers[self.index].take(packed, self._refill)
+
+    def _refill(self) -> None:
+        self.tape.refill(self.index)
+
+
+def keeps_graph() -> bool:
+    """Whether the backward pass that is running was told to retain its graph."""
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return ask is None or bool(ask())
+
+
+def can_record() -> bool:
+    """Whether hooks on saved tensors can be set: with grad, outside of `torch.func`, and in no step of another pass."""
+    return torch.is_grad_enabled() and not is_recording() and not torch._C._are_functorch_transforms_active()
+
+
+def is_differentiable(steps: Sequence[Step], state: State, condition: Tensor | None) -> bool:
+    """Whether the output will have a graph."""
+    return can_record() and _first_differentiable(steps, state, condition) < len(steps)
+
+
+def _first_differentiable(steps: Sequence[Step], state: State, condition: Tensor | None) -> int:
+    if any(x.requires_grad for x in state) or (condition is not None and condition.requires_grad):
+        return 0
+    for index, step in enumerate(steps):
+        if any(parameter.requires_grad for module in step.modules for parameter in module.parameters()):
+            return index
+    return len(steps)
+
+
+def _with_grad(x: Tensor) -> Tensor:
+    return x.detach().requires_grad_()
