@@ -9,6 +9,7 @@ from invertible.bijection import Domain, LipschitzBounds
 from invertible.blocks.coupling import Coupling
 from invertible.blocks.elementwise import shear_norm
 from invertible.blocks.nets import NetFactory
+from invertible.rounding import round_to_grid
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class AdditiveMap:
         """x = y - t."""
         return y - parameters.to(y.dtype), None
 
+    def on_grid(self, bits: int) -> "GridAdditiveMap":
+        """The map with t rounded to multiples of 2^-bits."""
+        return GridAdditiveMap(bits)
+
     def bounds(self, lipschitz: float, offset: Domain, domain: Domain | None) -> LipschitzBounds:
         """(tau + sqrt(tau^2 + 4))/2 both ways for tau = Lip(t): the largest singular value of [[1, 0], [tau, 1]]."""
         bound = shear_norm(1.0, lipschitz)
@@ -34,6 +39,30 @@ class AdditiveMap:
     def image(self, offset: Domain, domain: Domain) -> Domain:
         """The box widened by |t|."""
         return Domain(x=domain.y + offset.y, y=domain.x + offset.x)
+
+
+@dataclass(frozen=True)
+class GridAdditiveMap:
+    """y = x + round(t) on multiples of 2^-bits, in float64: its inverse is exact.
+
+    Attributes:
+        bits: binary digits behind the point.
+    """
+
+    bits: int
+    saves = False
+
+    def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, None]:
+        """y = x + round(t)."""
+        return x + round_to_grid(parameters, self.bits), None
+
+    def inverse(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, None]:
+        """x = y - round(t)."""
+        return y - round_to_grid(parameters, self.bits), None
+
+    def on_grid(self, bits: int) -> "GridAdditiveMap":
+        """The map on another grid."""
+        return GridAdditiveMap(bits)
 
 
 class AdditiveCoupling(Coupling):

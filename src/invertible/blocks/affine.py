@@ -46,6 +46,9 @@ class AffineMap:
         x = (y - shift) / scale if self.order == "realnvp" else y / scale - shift
         return x, -log_scale
 
+    def on_grid(self, bits: int) -> None:
+        """None: the map scales, and scaling rounds."""
+
     def bounds(self, lipschitz: float, offset: Domain, domain: Domain | None) -> LipschitzBounds:
         """Finite on a domain only: the Jacobian holds x_2 g'(r) dr/dx_1, which grows with x_2.
 

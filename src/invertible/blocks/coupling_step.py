@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from invertible.blocks.elementwise import ElementwiseMap
 from invertible.memory.step import State, Step, leaves
 from invertible.steps import summed
 
@@ -29,7 +29,7 @@ class CouplingStep(Step):
     one_pass = True
 
     def __init__(
-        self, name: str, module: nn.Module, conditioner: Conditioner, elementwise: ElementwiseMap, *, active: int
+        self, name: str, module: nn.Module, conditioner: Conditioner, elementwise: StepMap, *, active: int
     ) -> None:
         self.name, self.modules, self.changed = name, (module,), (active,)
         self.conditioner, self.elementwise, self.active = conditioner, elementwise, active
@@ -68,12 +68,45 @@ class CouplingStep(Step):
         (module,) = self.modules
         return CouplingStep(self.name, module, self.conditioner, InverseMap(self.elementwise), active=self.active)
 
+    def exact(self, bits: int) -> Step:
+        """The map on multiples of 2^-bits, where it has one; the conditioner sees them in its own dtype."""
+        on_grid = self.elementwise.on_grid(bits)
+        if on_grid is None:
+            return super().exact(bits)
+        (module,) = self.modules
+        return CouplingStep(self.name, module, self._cast_conditioner, on_grid, active=self.active)
+
+    def _cast_conditioner(self, passive: Tensor, condition: Tensor | None) -> Tensor:
+        dtypes = (p.dtype for p in self.modules[0].parameters() if p.is_floating_point())
+        return self.conditioner(passive.to(next(dtypes, torch.float32)), condition)
+
+
+class StepMap(Protocol):
+    """An elementwise map as far as a step needs one."""
+
+    @property
+    def saves(self) -> bool:
+        """Whether autograd saves tensors for the map's backward."""
+        ...
+
+    def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+        """y and the elementwise log|dy/dx|, `None` if it is zero."""
+        ...
+
+    def inverse(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x and the elementwise log|dx/dy|, `None` if it is zero."""
+        ...
+
+    def on_grid(self, bits: int) -> StepMap | None:
+        """The map on multiples of 2^-bits, exactly invertible; `None` if there is none."""
+        ...
+
 
 @dataclass(frozen=True)
 class InverseMap:
     """An elementwise map the other way round, as far as a step needs one."""
 
-    elementwise: ElementwiseMap
+    elementwise: StepMap
 
     @property
     def saves(self) -> bool:
@@ -87,3 +120,8 @@ class InverseMap:
     def inverse(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
         """The map."""
         return self.elementwise.forward(y, parameters)
+
+    def on_grid(self, bits: int) -> StepMap | None:
+        """The inverse of the map on multiples of 2^-bits."""
+        inner = self.elementwise.on_grid(bits)
+        return None if inner is None else InverseMap(inner)

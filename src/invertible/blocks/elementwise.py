@@ -1,7 +1,7 @@
 """What a coupling asks of its elementwise map, and the norm that bounds couplings."""
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -34,6 +34,10 @@ class ElementwiseMap(Protocol):
 
     def inverse(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
         """x and the elementwise log|dx/dy|, `None` if it is zero."""
+        ...
+
+    def on_grid(self, bits: int) -> Any:  # noqa: ANN401
+        """The map on multiples of 2^-bits, with an exact inverse; `None` if there is none."""
         ...
 
     def bounds(self, lipschitz: float, offset: Domain, domain: Domain | None) -> LipschitzBounds:

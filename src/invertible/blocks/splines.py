@@ -75,6 +75,9 @@ class SplineMap:
         x, log_slope = torch.addcmul(knot.x0, theta, knot.width), knot.log_slope(theta, knot.denominator(theta))
         return torch.where(inside, x, y), torch.where(inside, -log_slope, 0.0)
 
+    def on_grid(self, bits: int) -> None:
+        """None: the map scales, and scaling rounds."""
+
     def bounds(self, lipschitz: float, offset: Domain, domain: Domain | None) -> LipschitzBounds:
         """Slopes are certified; how far the parameters move y is not, unless the conditioner is constant.
 

@@ -1,7 +1,10 @@
 """How activations are kept for the backward pass."""
 
+from invertible.memory.checkpoint import Checkpoint
+from invertible.memory.exact import Exact
 from invertible.memory.guard import ReconstructionWarning
 from invertible.memory.log import Log, Report, report
+from invertible.memory.recursive import Recursive
 from invertible.memory.reversible import Reversible
 from invertible.memory.step import State, Step
 from invertible.memory.strategy import Store, Strategy
@@ -11,8 +14,11 @@ from invertible.memory.names import strategy
 
 __all__ = [
     "ChangedParameterError",
+    "Checkpoint",
+    "Exact",
     "Log",
     "ReconstructionWarning",
+    "Recursive",
     "ReplayError",
     "Report",
     "Reversible",

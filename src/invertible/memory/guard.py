@@ -9,7 +9,7 @@ along its axes, so that they are few and do not depend on the memory format.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from invertible.errors import ConfigError, choose
 from invertible.memory.log import Log, Quarantined
+from invertible.memory.step import State, Step
 
 # Relative errors of the input that keep float32 gradients within 1e-3 of the stored ones, and their like elsewhere.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -118,7 +119,7 @@ def _product(
     return product.flatten().to(device, dtype)
 
 
-def discrepancy(x: Tensor, expected: Tensor, tolerance: float) -> float:
+def discrepancy(x: Tensor, expected: Tensor, project: Callable[[Tensor], Tensor], tolerance: float) -> float:
     """A relative error |x - x'| / |x| that x' surely has; 0 where it is below the tolerance.
 
     One projection of an error is normal with the error's norm for deviation, so that the largest of many samples is
@@ -128,9 +129,10 @@ def discrepancy(x: Tensor, expected: Tensor, tolerance: float) -> float:
     Args:
         x: the rebuilt tensor x'.
         expected: the witness of x.
+        project: `witness` or `checksum`, as it was for x.
         tolerance: what matters.
     """
-    found = witness(x)
+    found = project(x)
     difference = (found - expected).abs()
     # |r| stands for |x| wherever it suffices: the norm itself is one more read of x.
     if bool((difference <= tolerance * expected.abs()).all()):
@@ -141,6 +143,73 @@ def discrepancy(x: Tensor, expected: Tensor, tolerance: float) -> float:
     batch = difference.norm() / norms.norm() / (1 + 3 / (2 * len(x)) ** 0.5)
     worst = torch.maximum(batch, (difference / norms).max() / 4)
     return float(worst.nan_to_num(nan=float("inf")))
+
+
+class Watch:
+    """The witnesses of a pass: one for every tensor that a step changes, left before it does.
+
+    Args:
+        guard: tolerance and frequency; nothing is watched if `None`.
+        steps: the steps of the pass.
+        log: keeps the worst error.
+        project: `witness` or `checksum`.
+    """
+
+    def __init__(
+        self, guard: Guard | None, steps: Sequence[Step], log: Log, project: Callable[[Tensor], Tensor] = witness
+    ) -> None:
+        self.guard, self.steps, self.log, self.project = guard, steps, log, project
+        self.left: dict[int, dict[int, Tensor]] = {}
+        self._known: dict[int, Tensor] = {}
+
+    def leave(self, index: int, state: State) -> None:
+        """Leave witnesses of what a step is about to change."""
+        if self.guard is None or index % self.guard.every or self.steps[index].lossless:
+            return
+        parts = self._changed(index, state)
+        self._known |= {part: self.project(state[part]) for part in parts if part not in self._known}
+        self.left[index] = {part: self._known[part] for part in parts}
+
+    def passed(self, index: int, before: State, after: State) -> None:
+        """A step has run: what it changed is not known any more."""
+        if self.guard is None:
+            return
+        changed = self._changed(index, before) if len(before) == len(after) else range(len(before))
+        self._known = {part: value for part, value in self._known.items() if part not in changed}
+
+    def error(self, index: int, state: State) -> float:
+        """The relative error of a step's input if it misses the tolerance, else 0."""
+        if self.guard is None:
+            return 0.0
+        worst = 0.0
+        for part, expected in self.left.get(index, {}).items():
+            allowed = self.guard.allowed(state[part])
+            error = discrepancy(state[part], expected, self.project, allowed)
+            self.log.saw(error, self.steps[index].name)
+            worst = max(worst, error if error > allowed else 0.0)
+        return worst
+
+    def output_error(self, index: int, output: State) -> float | None:
+        """The relative error of a step's output if it misses the tolerance, by the next witness of what it changed.
+
+        `None` if there is none before the next step that changes everything.
+        """
+        if self.guard is None or self.steps[index].changed is None:
+            return None
+        for later in range(index + 1, len(self.steps)):
+            shared = self.left.get(later, {}).keys() & set(self._changed(index, output))
+            if shared:
+                (part,) = shared
+                allowed = self.guard.allowed(output[part])
+                error = discrepancy(output[part], self.left[later][part], self.project, allowed)
+                return error if error > allowed else 0.0
+            if self.steps[later].changed is None:
+                return None
+        return None
+
+    def _changed(self, index: int, state: State) -> Sequence[int]:
+        changed = self.steps[index].changed
+        return range(len(state)) if changed is None else changed
 
 
 def quarantine(log: Log, index: int, found: Quarantined) -> None:

@@ -18,7 +18,7 @@ class Saved:
     """Tensors saved by a run of a step, in order, by number; parameters are left out.
 
     Args:
-        modules: the step's.
+        members: all modules of the step.
 
     Attributes:
         slots: the tensors by number, as far as they are held.
@@ -26,22 +26,25 @@ class Saved:
         signature: a hash of their shapes and dtypes.
     """
 
-    __slots__ = ("_modules", "_parameters", "count", "signature", "slots")
+    __slots__ = ("_members", "_parameters", "count", "signature", "slots")
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._modules: Sequence[nn.Module] | None = modules
+    def __init__(self, members: Sequence[tuple[nn.Module, bool]]) -> None:
+        self._members: Sequence[tuple[nn.Module, bool]] | None = members
         self._parameters: set[int] = set()
         self.slots: dict[int, Tensor] = {}
         self.count, self.signature = 0, 0
 
     def number(self, tensor: Tensor) -> int | None:
         """Take a tensor in and return its number, `None` for a parameter."""
-        if self._modules is not None:
+        if self._members is not None:
             # Only now, for FSDP puts the whole parameters in place when the module is called.
             self._parameters = {
-                parameter.untyped_storage().data_ptr() for module in self._modules for parameter in module.parameters()
+                parameter.untyped_storage().data_ptr()
+                for module, _ in self._members
+                for parameter in module._parameters.values()
+                if parameter is not None
             }
-            self._modules = None
+            self._members = None
         if tensor.untyped_storage().data_ptr() in self._parameters:
             return None
         number = self.count
@@ -68,14 +71,14 @@ class Ledger(Saved):
     """What the true graph of a step has saved: numbers, filled again when the backward asks for them.
 
     Args:
-        modules: the step's.
+        members: all modules of the step.
         name: of the step, for messages.
     """
 
     __slots__ = ("is_open", "name", "stays")
 
-    def __init__(self, modules: Sequence[nn.Module], name: str) -> None:
-        super().__init__(modules)
+    def __init__(self, members: Sequence[tuple[nn.Module, bool]], name: str) -> None:
+        super().__init__(members)
         self.name, self.is_open, self.stays = name, True, False
 
     def pack(self, tensor: Tensor) -> int | tuple[Tensor, int]:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -1,10 +1,21 @@
 """Strategies by name."""
 
+from collections.abc import Callable
+
 from invertible.errors import ConfigError
+from invertible.memory.checkpoint import Checkpoint
+from invertible.memory.exact import Exact
+from invertible.memory.recursive import Recursive
 from invertible.memory.reversible import Reversible
 from invertible.memory.strategy import Store, Strategy
 
-STRATEGIES = {"store": Store, "reversible": Reversible}
+STRATEGIES: dict[str, Callable[[], Strategy]] = {
+    "store": Store,
+    "checkpoint": Checkpoint,
+    "recursive": Recursive,
+    "reversible": Reversible,
+    "exact": Exact,
+}
 
 
 def strategy(memory: str | Strategy) -> Strategy:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from invertible.errors import NotInvertibleError
-from invertible.memory.guard import Guard, discrepancy, quarantine, witness
+from invertible.memory.guard import Guard, Watch, quarantine, witness
 from invertible.memory.ledger import Saved
 from invertible.memory.log import Log, Quarantined
 from invertible.memory.step import State, Step, relative_distance
 from invertible.memory.strategy import Strategy
-from invertible.memory.tape import ReplayError, Tape, keeps_graph
+from invertible.memory.tape import INPUT_KEPT, OTHER_VALUES, REBUILT, STORED, Tape, keeps_graph
 
-REBUILT, INPUT_KEPT, STORED = "rebuilt", "input kept", "stored"
 # What autograd saved in a step and in its replay may differ by this much more than the input may.
 SLACK = 100.0
 
@@ -70,25 +69,24 @@ class ReversibleTape(Tape):
         cursor: the position that the walk has reached, and the state there.
     """
 
-    witness = staticmethod(witness)
+    project: Callable[[Tensor], Tensor] = staticmethod(witness)
 
     def __init__(
         self, steps: Sequence[Step], condition: Tensor | None, log: Log, state: State, guard: Guard | None
     ) -> None:
         super().__init__(steps, condition, log, state)
         self.guard = guard
+        self.watch = Watch(guard, self.steps, log, self.project)
         self.modes = [REBUILT] * len(self.steps)
         for index, found in log.quarantined.items():
             self.modes[index] = found.mode
-        self.witnesses: dict[int, dict[int, Tensor]] = {}
-        self._latest: dict[int, Tensor] = {}
         self.cursor: tuple[int, State] | None = None
         self.first: int | None = None
         self._trial = guard is not None and self._is_first_of_its_kind(state)
 
     def _is_first_of_its_kind(self, state: State) -> bool:
-        training = any(training for _, training in self.setting.modes)
-        kind = (training, tuple(x.dtype for x in state), tuple(sorted(self.setting.autocast, key=str)))
+        training = any(training for world in self.worlds for _, training in world.members)
+        kind = (training, tuple(x.dtype for x in state), self.setting.autocast)
         if kind in self.log.tried:
             return False
         self.log.tried.add(kind)
@@ -97,13 +95,10 @@ class ReversibleTape(Tape):
     # Forward.
 
     def first_run(self, index: int, state: State) -> tuple[State, Tensor | None]:
-        """Stored steps run without hooks."""
-        if self.modes[index] != STORED:
-            return super().first_run(index, state)
-        self.keep(index, state)
-        result = self.steps[index].run(state, self.condition)
-        self.ledgers[index].close()
-        self._changed(index, len(state), len(result[0]))
+        """Run a step, and tell the watch what it changed."""
+        run = self.run_stored if self.modes[index] == STORED else super().first_run
+        result = run(index, state)
+        self.watch.passed(index, state, result[0])
         return result
 
     def keep(self, index: int, state: State) -> None:
@@ -117,33 +112,17 @@ class ReversibleTape(Tape):
             self.modes[index] == STORED and index > self.first and self.modes[index - 1] != STORED
         ):
             self.hold(index, state)
-        if self.guard is not None and index % self.guard.every == 0 and not self.steps[index].lossless:
-            for part in self._parts(index, state):
-                if part not in self._latest:
-                    self._latest[part] = self.witness(state[part])
-            self.witnesses[index] = {part: self._latest[part] for part in self._parts(index, state)}
+        self.watch.leave(index, state)
 
     def ran(self, index: int, state: State, result: State) -> None:
         """Prove the step, if this is the first pass of its kind."""
         if self._trial and self.modes[index] == REBUILT:
             self._prove(index, state, result)
-        self._changed(index, len(state), len(result))
-
-    def _changed(self, index: int, before: int, after: int) -> None:
-        changed = self.steps[index].changed
-        if changed is None or before != after:
-            self._latest = {}
-        else:
-            self._latest = {part: value for part, value in self._latest.items() if part not in changed}
 
     def finish(self, index: int, state: State) -> None:
         """Hold the output."""
         if self.first is not None and self.modes[-1] != STORED:
             self.hold(index, state)
-
-    def _parts(self, index: int, state: State) -> Sequence[int]:
-        changed = self.steps[index].changed
-        return range(len(state)) if changed is None else changed
 
     def _prove(self, index: int, state: State, result: State) -> None:
         """Rebuild the step at once, while all it should give is at hand."""
@@ -163,8 +142,7 @@ class ReversibleTape(Tape):
             self.hold(index, state)
         else:
             # Autograd keeps what the first run saved: nothing else will ever give it again.
-            reason = "its forward gives other values when it is run again (see memory.check_determinism)"
-            found = Quarantined(step.name, STORED, error, self.log.passes, reason)
+            found = Quarantined(step.name, STORED, error, self.log.passes, OTHER_VALUES)
             if not guard.repairs:
                 raise _not_invertible(found, index)
             self.hold(index, state)
@@ -199,7 +177,7 @@ class ReversibleTape(Tape):
         else:
             output = self.state_at(index + 1)
             source, saved = self._rebuild(index, output)
-            error = self._error(index, source)
+            error = self.watch.error(index, source)
             if error:
                 source, saved = self._repair(index, output, error)
             elif not self.ledgers[index].fits(saved):
@@ -223,7 +201,7 @@ class ReversibleTape(Tape):
         if kept is not None:
             return kept
         source = self.walk(index, state, backwards=True)
-        error = self._error(index, source)
+        error = self.watch.error(index, source)
         if error:
             self._note(index, error)
             source = self._recompute(index)
@@ -245,22 +223,6 @@ class ReversibleTape(Tape):
             return self.reconstruct(index, output)
         source = self.walk(index, output, backwards=True)
         return source, self.rerun(index, source)[1]
-
-    def _error(self, index: int, source: State) -> float:
-        """The relative error of a rebuilt input if it misses the tolerance, else 0."""
-        if self.guard is None or index not in self.witnesses:
-            return 0.0
-        worst = 0.0
-        for part, expected in self.witnesses[index].items():
-            allowed = self.guard.allowed(source[part])
-            error = self.compare(source[part], expected, allowed)
-            self.log.saw(error, self.steps[index].name)
-            worst = max(worst, error if error > allowed else 0.0)
-        return worst
-
-    def compare(self, x: Tensor, expected: Tensor, allowed: float) -> float:
-        """The discrepancy between a rebuilt tensor and its witness."""
-        return discrepancy(x, expected, allowed)
 
     def _note(self, index: int, error: float) -> None:
         assert self.guard is not None
@@ -298,29 +260,21 @@ class ReversibleTape(Tape):
             if index > start and (position - index) % spacing == 0:
                 self.hold(index, state)
             state = self.walk(index, state, backwards=False)
-            if self._error(index + 1, state) if index + 1 in self.witnesses and index + 1 < len(self.steps) else 0.0:
-                raise self._irreproducible(index)
+            if self.watch.error(index + 1, state):
+                raise self.irreproducible(index)
         return state
 
     def _check_output(self, index: int, again: State, output: State | None = None) -> None:
         """A step run again from its true input must give its true output, or its saved tensors are not the true ones."""
         if self.guard is None:
             return
-        if output is None and self.cursor is not None and self.cursor[0] == index + 1:
-            output = self.cursor[1]
-        if output is None:
-            output = self.held(index + 1)
-        if output is not None and relative_distance(again, output) > max(self.guard.allowed(x) for x in again) * 2:
-            raise self._irreproducible(index)
-
-    def _irreproducible(self, index: int) -> ReplayError:
-        name = self._name(index)
-        reason = "its forward gives other values when it is run again (see memory.check_determinism)"
-        self.log.quarantined[index] = Quarantined(name, STORED, float("inf"), self.log.passes, reason)
-        return ReplayError(
-            f"{name} (step {index}, pass {self.log.passes}): {reason}, so that the gradients of this pass are lost. It "
-            "is stored from the next pass on. memory='store' trains it from the start."
-        )
+        error = self.watch.output_error(index, again)
+        if error is None and output is not None:
+            # The walk's own errors are in this output.
+            error = relative_distance(again, output)
+            error = 0.0 if error <= 10 * max(self.guard.allowed(x) for x in again) else error
+        if error:
+            raise self.irreproducible(index)
 
     def _name(self, position: int) -> str:
         return self.steps[min(position, len(self.steps) - 1)].name

@@ -24,10 +24,6 @@ class Strategy:
         """Whether a call that is made now is the strategy's business, and not plain autograd's."""
         return not self.stores and can_record()
 
-    def prepared(self, steps: Sequence[Step]) -> Sequence[Step]:
-        """The steps as this strategy runs them."""
-        return steps
-
     def run(
         self, steps: Sequence[Step], state: State, condition: Tensor | None, log: Log
     ) -> tuple[State, Tensor | None]:
@@ -36,7 +32,6 @@ class Strategy:
         Returns:
             The output, and the sum of log-determinants, (B,), `None` for 0.
         """
-        steps = self.prepared(steps)
         if self.stores or not steps or not is_differentiable(steps, state, condition):
             return run_plainly(steps, state, condition)
         return self._record(steps, state, condition, log)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,14 +11,14 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from invertible.errors import InvertibleError
 from invertible.memory.ledger import Ledger, Saved, saving
-from invertible.memory.log import Log
+from invertible.memory.log import Log, Quarantined
 from invertible.memory.step import State, Step, detached, leaves
 from invertible.memory.world import Setting, World
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 Total = Tensor | None
+# How a step gets its tensors back.
+REBUILT, INPUT_KEPT, STORED = "rebuilt", "input kept", "stored"
+OTHER_VALUES = "its forward gives other values when it is run again (see invertible.memory.check_determinism)"
 
 
 class ReplayError(InvertibleError, RuntimeError):
@@ -30,15 +28,17 @@ class ReplayError(InvertibleError, RuntimeError):
 _running = threading.local()
 
 
-@contextmanager
-def recording() -> Iterator[None]:
-    """Chains that run inside a step of another chain's pass are part of that step."""
-    before = getattr(_running, "yes", False)
-    _running.yes = True
-    try:
-        yield
-    finally:
-        _running.yes = before
+class recording:  # noqa: N801
+    """A context: chains that run inside a step of another chain's pass are part of that step."""
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before = is_recording()
+        _running.yes = True
+
+    def __exit__(self, *_: object) -> None:
+        _running.yes = self._before
 
 
 def is_recording() -> bool:
@@ -59,12 +59,11 @@ class Tape:
     """
 
     def __init__(self, steps: Sequence[Step], condition: Tensor | None, log: Log, state: State) -> None:
-        modules = [module for step in steps for module in step.modules]
         self.steps, self.condition, self.log = list(steps), condition, log
         self._condition_version = None if condition is None else condition._version
-        self.setting = Setting(modules, {x.device for x in state})
-        self.worlds = [World(self.setting, step.modules) for step in steps]
-        self.ledgers = [Ledger(step.modules, step.name) for step in steps]
+        self.setting = Setting({x.device for x in state})
+        self.worlds = [World(self.setting, step.modules, step.name) for step in steps]
+        self.ledgers = [Ledger(world.members, world.name) for world in self.worlds]
         self.states: dict[int, tuple[State, tuple[int, ...]]] = {}
         self.lock = threading.RLock()
 
@@ -89,8 +88,10 @@ class Tape:
         self.keep(index, state)
         versions = [x._version for x in state]
         hooks = saved_tensors_hooks(ledger.pack, _Unpack(self, index))
-        with self.worlds[index].observed(), recording(), hooks:
-            result, log_det = step.run(state, self.condition)
+        self.worlds[index].before()
+        with recording(), hooks:
+            result, log_det = self.call(index, state)
+        self.worlds[index].after()
         if [x._version for x in state] != versions:
             raise ReplayError(
                 f"{step.name}: modifies its input in place, so that it is no bijection of what went in. Give its inner "
@@ -99,6 +100,16 @@ class Tape:
         self.ran(index, state, result)
         ledger.close()
         return result, log_det
+
+    def run_stored(self, index: int, state: State) -> tuple[State, Total]:
+        """Run a step as autograd does, which keeps what it saves."""
+        self.keep(index, state)
+        self.ledgers[index].close()
+        return self.call(index, state)
+
+    def call(self, index: int, state: State) -> tuple[State, Total]:
+        """Run a step on the true graph."""
+        return self.steps[index].run(state, self.condition)
 
     def keep(self, index: int, state: State) -> None:
         """Called with the input of every step, before it runs."""
@@ -140,7 +151,7 @@ class Tape:
     def walk(self, index: int, state: State, *, backwards: bool) -> State:
         """Run a step again, or its inverse, without grad."""
         step = self.steps[index]
-        with self.worlds[index].restored(step.name), recording(), torch.no_grad():
+        with self.worlds[index].restored(), recording(), torch.no_grad():
             if backwards:
                 return step.invert(state, self._condition())
             return step.run(state, self._condition())[0]
@@ -154,8 +165,8 @@ class Tape:
         return self._capture(index, lambda: self.steps[index].reconstruct(detached(state), self._condition()))
 
     def _capture(self, index: int, call: Callable[[], State]) -> tuple[State, Saved]:
-        step, saved = self.steps[index], Saved(self.steps[index].modules)
-        with self.worlds[index].restored(step.name), recording(), saving(saved):
+        saved = Saved(self.worlds[index].members)
+        with self.worlds[index].restored(), recording(), saving(saved):
             result = detached(call())
         return result, saved
 
@@ -169,6 +180,15 @@ class Tape:
                 "or call backward() first."
             )
         return condition.detach().requires_grad_(condition.requires_grad)
+
+    def irreproducible(self, index: int) -> ReplayError:
+        """The error for a step that cannot be run again, which is stored from now on."""
+        name = self.steps[index].name
+        self.log.quarantined[index] = Quarantined(name, STORED, float("inf"), self.log.passes, OTHER_VALUES)
+        return ReplayError(
+            f"{name} (step {index}, pass {self.log.passes}): {OTHER_VALUES}, so that the gradients of this pass are "
+            "lost. It is stored from the next pass on; memory='store' trains it from the start."
+        )
 
     def fill(self, index: int, saved: Saved) -> None:
         """Put what a step saved in its second run where the true graph looks for it."""
