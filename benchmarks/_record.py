@@ -67,6 +67,12 @@ def write(out: Path, name: str, title: str, text: str, record: dict) -> None:
     page = f"# {title}\n\n{line}\n\n{text}\n"
     print(page)
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{name}_{where['machine']}_{where['date']}"
-    path.with_suffix(".md").write_text(page)
-    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    file = path(out, name, record)
+    file.with_suffix(".md").write_text(page)
+    file.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def path(out: Path, name: str, record: dict) -> Path:
+    """Where the files of a result lie, without the ending."""
+    where = record["environment"]
+    return out / f"{name}_{where['machine']}_{where['date']}"

@@ -44,7 +44,7 @@ def median_ratio(seconds: list[float], reference: list[float]) -> float:
 def peak_bytes(call: Callable[[], object]) -> int:
     """The allocator's high water during the call, above what was allocated before it."""
     gc.collect()
-    with _quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+    with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         call()
     events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
     current = peak = 0
@@ -56,13 +56,13 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 def operator_calls(call: Callable[[], object]) -> int:
     """Number of aten operators that the call dispatches, those within others counted too."""
-    with _quiet(), profile(activities=[ProfilerActivity.CPU]) as record:
+    with quiet(), profile(activities=[ProfilerActivity.CPU]) as record:
         call()
     return sum(event.count for event in record.key_averages() if event.key.startswith("aten::"))
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Nothing on stderr: the profiler writes a line at each start and stop, from C++."""
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)

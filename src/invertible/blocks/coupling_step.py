@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from invertible.blocks.elementwise import StepMap
 from invertible.memory.step import State, Step, leaves
 from invertible.steps import summed
 
@@ -79,27 +79,6 @@ class CouplingStep(Step):
     def _cast_conditioner(self, passive: Tensor, condition: Tensor | None) -> Tensor:
         dtypes = (p.dtype for p in self.modules[0].parameters() if p.is_floating_point())
         return self.conditioner(passive.to(next(dtypes, torch.float32)), condition)
-
-
-class StepMap(Protocol):
-    """An elementwise map as far as a step needs one."""
-
-    @property
-    def saves(self) -> bool:
-        """Whether autograd saves tensors for the map's backward."""
-        ...
-
-    def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
-        """y and the elementwise log|dy/dx|, `None` if it is zero."""
-        ...
-
-    def inverse(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
-        """x and the elementwise log|dx/dy|, `None` if it is zero."""
-        ...
-
-    def on_grid(self, bits: int) -> StepMap | None:
-        """The map on multiples of 2^-bits, exactly invertible; `None` if there is none."""
-        ...
 
 
 @dataclass(frozen=True)

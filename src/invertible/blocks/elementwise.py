@@ -9,19 +9,12 @@ from invertible.bijection import Domain, LipschitzBounds
 
 
 @runtime_checkable
-class ElementwiseMap(Protocol):
-    """A bijection of single numbers, given parameters for each.
+class StepMap(Protocol):
+    """A bijection of single numbers, given parameters for each, as far as the step of a coupling needs one.
 
     Attributes:
-        count: parameters per number; the conditioner's output holds them as (B, count d, ...), parameter by
-            parameter ("bins first" for splines): reductions over parameters then run over contiguous memory.
         saves: whether autograd saves tensors for the backward of the map itself.
     """
-
-    @property
-    def count(self) -> int:
-        """Parameters per number."""
-        ...
 
     @property
     def saves(self) -> bool:
@@ -37,7 +30,22 @@ class ElementwiseMap(Protocol):
         ...
 
     def on_grid(self, bits: int) -> Any:  # noqa: ANN401
-        """The map on multiples of 2^-bits, with an exact inverse; `None` if there is none."""
+        """The `StepMap` on multiples of 2^-bits, with an exact inverse; `None` if there is none."""
+        ...
+
+
+@runtime_checkable
+class ElementwiseMap(StepMap, Protocol):
+    """A bijection of single numbers, given parameters for each.
+
+    Attributes:
+        count: parameters per number; the conditioner's output holds them as (B, count d, ...), parameter by
+            parameter ("bins first" for splines): reductions over parameters then run over contiguous memory.
+    """
+
+    @property
+    def count(self) -> int:
+        """Parameters per number."""
         ...
 
     def bounds(self, lipschitz: float, offset: Domain, domain: Domain | None) -> LipschitzBounds:

@@ -1,5 +1,6 @@
 """How activations are kept for the backward pass."""
 
+from invertible.memory.budget import Budget
 from invertible.memory.checkpoint import Checkpoint
 from invertible.memory.exact import Exact
 from invertible.memory.guard import ReconstructionWarning
@@ -13,6 +14,7 @@ from invertible.memory.world import ChangedParameterError
 from invertible.memory.names import strategy
 
 __all__ = [
+    "Budget",
     "ChangedParameterError",
     "Checkpoint",
     "Exact",

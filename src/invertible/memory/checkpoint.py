@@ -57,7 +57,6 @@ class ForwardTape(Tape):
         super().__init__(steps, condition, log, state)
         self.watch = Watch(Guard() if guard else None, self.steps, log)
         self.stored = {index for index, found in log.quarantined.items() if found.mode == STORED}
-        self.first: int | None = None
 
     def first_run(self, index: int, state: State) -> tuple[State, Tensor | None]:
         """Run a step, and tell the watch what it changed."""
@@ -68,17 +67,10 @@ class ForwardTape(Tape):
 
     def keep(self, index: int, state: State) -> None:
         """Hold the inputs of the pass and of every step behind a stored one."""
-        if self.first is None:
-            self.first = index
-            self.begin(index)
         # Nothing runs what is stored again, so that what follows needs its own input.
         if index == self.first or index - 1 in self.stored or self.holds(index):
             self.hold(index, state)
         self.watch.leave(index, state)
-
-    def begin(self, first: int) -> None:
-        """Plan the pass, whose first step with a graph is `first`."""
-        raise NotImplementedError
 
     def holds(self, index: int) -> bool:
         """Whether the plan keeps a step's input."""
@@ -111,11 +103,11 @@ class CheckpointTape(ForwardTape):
         super().__init__(steps, condition, log, state, guard=strategy.guard)
         self.segments, self.starts = strategy.segments, [0]
 
-    def begin(self, first: int) -> None:
+    def begin(self) -> None:
         """Cut what has a graph in segments of equal length."""
-        length = len(self.steps) - first
+        length = len(self.steps) - self.first
         count = min(length, self.segments or max(1, round(length**0.5)))
-        self.starts = [first + (length * k) // count for k in range(count)]
+        self.starts = [self.first + (length * k) // count for k in range(count)]
         self.stored |= set(range(self.starts[-1], len(self.steps)))
 
     def holds(self, index: int) -> bool:

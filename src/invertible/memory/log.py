@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -41,7 +42,8 @@ class Log:
         quarantined: by number of step.
         tried: modes (train or eval, dtype, autocast) in which every step was proved on its first pass.
         warned: whether the one warning has been given.
-        costs: bytes and seconds of every step, where a budget has measured them.
+        costs: `budget.Cost` of every step, where a budget has measured them.
+        bytes_rebuilt: bytes held with every step rebuilt, likewise.
     """
 
     passes: int = 0
@@ -54,7 +56,8 @@ class Log:
     quarantined: dict[int, Quarantined] = field(default_factory=dict)
     tried: set[object] = field(default_factory=set)
     warned: bool = False
-    costs: list[tuple[int, float]] = field(default_factory=list)
+    costs: list[Any] = field(default_factory=list)
+    bytes_rebuilt: int = 0
 
     def begin(self, length: int) -> None:
         """Count a pass; numbers of steps mean nothing any more once the chain has another length."""

@@ -30,5 +30,5 @@ def strategy(memory: str | Strategy) -> Strategy:
         return STRATEGIES[memory]()
     raise ConfigError(
         f"memory: expected one of {', '.join(map(repr, STRATEGIES))}, or a strategy such as "
-        f"invertible.memory.Reversible(tolerance=1e-5), got {memory!r}."
+        f"invertible.memory.Budget('512MiB'), got {memory!r}."
     )

@@ -59,12 +59,12 @@ class RecursiveTape(ForwardTape):
         super().__init__(steps, condition, log, state, guard=strategy.guard)
         self.slots, self.planned = strategy.slots, set()
 
-    def begin(self, first: int) -> None:
+    def begin(self) -> None:
         """Place the first states; the last step is stored, as its backward comes first."""
-        length = len(self.steps) - first
+        length = len(self.steps) - self.first
         if self.slots is None:
             self.slots = 1 + ceil(log2(max(length, 2)))
-        self.planned = {first + position for position in positions(length, self.slots)}
+        self.planned = {self.first + position for position in positions(length, self.slots)}
         self.stored.add(len(self.steps) - 1)
 
     def holds(self, index: int) -> bool:

@@ -81,7 +81,6 @@ class ReversibleTape(Tape):
         for index, found in log.quarantined.items():
             self.modes[index] = found.mode
         self.cursor: tuple[int, State] | None = None
-        self.first: int | None = None
         self._trial = guard is not None and self._is_first_of_its_kind(state)
 
     def _is_first_of_its_kind(self, state: State) -> bool:
@@ -91,6 +90,12 @@ class ReversibleTape(Tape):
             return False
         self.log.tried.add(kind)
         return True
+
+    def store(self, steps: Sequence[int], size: int) -> None:
+        """Let autograd store some steps, which then hold `size` bytes."""
+        self.stored_bytes = size
+        for index in steps:
+            self.modes[index] = STORED
 
     # Forward.
 
@@ -103,10 +108,8 @@ class ReversibleTape(Tape):
 
     def keep(self, index: int, state: State) -> None:
         """Hold inputs that are to be kept, and leave a witness of the others."""
-        if self.first is None:
-            self.first = index
-            if self.guard is not None and self.guard.repairs:
-                self.hold(index, state)
+        if index == self.first and self.guard is not None and self.guard.repairs:
+            self.hold(index, state)
         # The inverse of what is stored or kept may be worthless: whoever walks down starts below it.
         if self.modes[index] == INPUT_KEPT or (
             self.modes[index] == STORED and index > self.first and self.modes[index - 1] != STORED
@@ -121,7 +124,7 @@ class ReversibleTape(Tape):
 
     def finish(self, index: int, state: State) -> None:
         """Hold the output."""
-        if self.first is not None and self.modes[-1] != STORED:
+        if self.modes[-1] != STORED:
             self.hold(index, state)
 
     def _prove(self, index: int, state: State, result: State) -> None:
@@ -283,7 +286,7 @@ class ReversibleTape(Tape):
         """Move the cursor to a step's input, and drop what only later steps needed."""
         if index + 1 < len(self.ledgers):
             self.ledgers[index + 1].drop()
-        below = index > (self.first or 0)
+        below = index > self.first
         self.cursor = (index, source) if below else None
         if not keeps_graph():
             self.states = {p: kept for p, kept in self.states.items() if p <= index and below}

@@ -58,6 +58,8 @@ class Tape:
         state: the input, whose devices are those of the pass.
     """
 
+    stored_bytes: int = 0
+
     def __init__(self, steps: Sequence[Step], condition: Tensor | None, log: Log, state: State) -> None:
         self.steps, self.condition, self.log = list(steps), condition, log
         self._condition_version = None if condition is None else condition._version
@@ -66,11 +68,13 @@ class Tape:
         self.ledgers = [Ledger(world.members, world.name) for world in self.worlds]
         self.states: dict[int, tuple[State, tuple[int, ...]]] = {}
         self.lock = threading.RLock()
+        self.first = 0
 
     def forward(self, state: State) -> tuple[State, Total]:
         """Run all steps on the true graph: the output, and the sum of log-determinants, `None` for 0."""
         total: Total = None
-        first = _first_differentiable(self.steps, state, self.condition)
+        self.first = first = _first_differentiable(self.steps, state, self.condition)
+        self.begin()
         for index, step in enumerate(self.steps):
             if index == first:
                 # From here on everything has a graph, in the replay as in this pass.
@@ -111,6 +115,9 @@ class Tape:
         """Run a step on the true graph."""
         return self.steps[index].run(state, self.condition)
 
+    def begin(self) -> None:
+        """Called before the first step; `first` is the number of the first one with a graph."""
+
     def keep(self, index: int, state: State) -> None:
         """Called with the input of every step, before it runs."""
         raise NotImplementedError
@@ -139,12 +146,13 @@ class Tape:
         return found[0]
 
     def bytes_kept(self) -> int:
-        """Bytes of all tensors that the pass holds, each storage once."""
+        """Bytes of all tensors that the pass holds, each storage once, and of what a plan lets autograd store."""
         tensors = [x for state, _ in self.states.values() for x in state]
         tensors += [value for world in self.worlds for _, _, value in world.buffers]
         tensors += [value for world in self.worlds for value in (world.random or {}).values()]
         tensors += [value for ledger in self.ledgers for value in ledger.slots.values()]
-        return sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}.values())
+        own = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
+        return self.stored_bytes + sum(own.values())
 
     # Running steps again.
 
