@@ -39,6 +39,12 @@ USER_NET = lambda a, b: torch.nn.Sequential(torch.nn.Linear(a, 8), torch.nn.SiLU
 SEQUENCE_NET = lambda a, b: torch.nn.Conv1d(a, b, 3, padding=1)  # noqa: E731
 
 COUPLINGS = {"additive": inv.AdditiveCoupling, "affine": inv.AffineCoupling, "spline": inv.SplineCoupling}
+LINEAR = {
+    "plu": (),
+    "orthogonal": ("volume-preserving", "isometry"),
+    "free": (),
+    "lifting": ("volume-preserving",),
+}
 
 BLOCKS: dict[str, Entry] = {
     "actnorm": Entry(lambda: inv.ActNorm(6), VECTOR),
@@ -73,17 +79,19 @@ BLOCKS: dict[str, Entry] = {
             lambda name=name, bias=bias: inv.InvertibleLinear(6, name, bias=bias),
             VECTOR,
             deviation=0.1,
-            claims=("volume-preserving", "isometry") if name == "orthogonal" else (),
+            claims=LINEAR[name],
         )
-        for name in ("plu", "orthogonal", "free")
+        for name in LINEAR
         for bias in (False, True)
     },
     "linear-three-reflections": Entry(
         lambda: inv.InvertibleLinear(6, "orthogonal", reflections=3), VECTOR, claims=("volume-preserving", "isometry")
     ),
     **{
-        f"conv1x1-{name}": Entry(lambda name=name: inv.InvertibleConv1x1(4, name), IMAGE, deviation=0.1)
-        for name in ("plu", "orthogonal", "free")
+        f"conv1x1-{name}": Entry(
+            lambda name=name: inv.InvertibleConv1x1(4, name), IMAGE, deviation=0.1, claims=LINEAR[name]
+        )
+        for name in LINEAR
     },
     **{
         f"affine-{name}-{order}": Entry(

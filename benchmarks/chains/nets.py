@@ -22,17 +22,18 @@ class LogScale:
         return self.slope * torch.tanh(raw) + self.shift
 
 
-def _conv(inputs: int, outputs: int, *, bias: bool) -> nn.Conv2d:
+def conv(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d:
+    """3 x 3, keeping the size."""
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
 
 
 def batch_normalised(inputs: int, outputs: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module:
     """conv3x3 - batch norm - activation - conv3x3 - batch norm."""
     return nn.Sequential(
-        _conv(inputs, inputs, bias=False),
+        conv(inputs, inputs, bias=False),
         nn.BatchNorm2d(inputs),
         activation(),
-        _conv(inputs, outputs, bias=False),
+        conv(inputs, outputs, bias=False),
         nn.BatchNorm2d(outputs),
     )
 
@@ -44,7 +45,7 @@ def batch_normalised_gelu(inputs: int, outputs: int) -> nn.Module:
 
 def smooth(inputs: int, outputs: int, *middle: nn.Module) -> nn.Module:
     """conv3x3 - tanh - `middle` - conv3x3: no state, no kinks."""
-    return nn.Sequential(_conv(inputs, inputs, bias=True), nn.Tanh(), *middle, _conv(inputs, outputs, bias=True))
+    return nn.Sequential(conv(inputs, inputs), nn.Tanh(), *middle, conv(inputs, outputs))
 
 
 def make_pairs(length: int, channels: int, net: NetFactory, *, affine: bool = False, seed: int = 0) -> Pairs:

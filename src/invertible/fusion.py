@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from invertible.bijection import Bijection, ChannelAffine
 from invertible.errors import ShapeError
-from invertible.memory.step import State, Step
+from invertible.memory.step import InSeries, State, Step
 from invertible.shapes import (
     HALF_PRECISION,
     check_placement,
@@ -116,6 +116,10 @@ class AffineRunStep(Step):
         """The run of the inverses."""
         return _InverseAffineRunStep(self.blocks)
 
+    def exact(self, bits: int) -> Step:
+        """The blocks' own exact forms in series, for the product of their matrices has none."""
+        return InSeries([step.exact(bits) for block in self.blocks for step in block.steps()])
+
 
 class _InverseAffineRunStep(AffineRunStep):
     def run(self, state: State, condition: Tensor | None) -> tuple[State, Tensor | None]:
@@ -128,6 +132,9 @@ class _InverseAffineRunStep(AffineRunStep):
     @property
     def inverted(self) -> Step:
         return AffineRunStep(self.blocks)
+
+    def exact(self, bits: int) -> Step:
+        return super().exact(bits).inverted
 
 
 def given(block: Bijection, condition: Tensor | None) -> Tensor | None:

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from invertible.bijection import Bijection, ChannelAffine, Domain, LipschitzBounds
-from invertible.blocks.weights import weight_of
+from invertible.blocks.lifting import lifting_step
+from invertible.blocks.weights import LiftingWeight, weight_of
+from invertible.memory.step import Step
 from invertible.shapes import full_precision, log_det_dtype
 
 
@@ -16,7 +18,8 @@ class InvertibleLinear(Bijection):
 
     Args:
         features: D.
-        parametrization: `"plu"` (Kingma & Dhariwal 2018), `"orthogonal"` (Householder reflections) or `"free"`.
+        parametrization: `"plu"` (Kingma & Dhariwal 2018), `"orthogonal"` (Householder reflections), `"free"`, or
+            `"lifting"`: shears of determinant 1, the one form that `memory="exact"` takes.
         reflections: number of Householder reflections of `"orthogonal"`; D if `None`.
         bias: add a learned b.
 
@@ -24,10 +27,11 @@ class InvertibleLinear(Bijection):
         x, y: (B, D); log_det: (B,).
 
     Cost: one D x D product a sample; the inverse matrix is computed once a call, by triangular solves (`"plu"`), by
-    LU (`"free"`) or as the transpose (`"orthogonal"`).
+    LU (`"free"`), as the transpose (`"orthogonal"`), or by undoing the shears (`"lifting"`).
 
     Numerics: the inverse loses log2 of W's condition number in bits: none for `"orthogonal"`; nothing bounds it for
-    the others, so read `bounds`.
+    the others, so read `bounds`. All start orthogonal. In a chain of `memory="exact"` the inverse of `"lifting"` loses
+    no bit, whatever W is: see `LiftingStep`.
 
     Raises:
         ConfigError: if `parametrization` is unknown or a number not positive.
@@ -42,6 +46,7 @@ class InvertibleLinear(Bijection):
         super().__init__()
         self.spatial_dims = 0
         self.weight = weight_of("InvertibleLinear", features, parametrization, reflections)
+        self.volume_preserving = self.weight.volume_preserving
         self.features = features
         self.bias = nn.Parameter(torch.zeros(features)) if bias else None
 
@@ -77,6 +82,12 @@ class InvertibleLinear(Bijection):
         bias = inverse.new_zeros(self.features) if self.bias is None else -(inverse @ self.bias)
         return ChannelAffine(inverse, bias, log_abs_det)
 
+    def steps(self) -> list[Step]:
+        """One, which has an exact form for `"lifting"`."""
+        if isinstance(self.weight, LiftingWeight):
+            return [lifting_step(self, self.weight, self.bias)]
+        return super().steps()
+
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """||W||_2 and ||W^-1||_2."""
         return self.weight.bounds()
@@ -95,7 +106,7 @@ class InvertibleConv1x1(Bijection):
 
     Args:
         channels: C.
-        parametrization: `"plu"`, `"orthogonal"` or `"free"`.
+        parametrization: `"plu"`, `"orthogonal"`, `"free"` or `"lifting"`, as in `InvertibleLinear`.
         reflections: number of Householder reflections of `"orthogonal"`; C if `None`.
 
     Shapes:
@@ -116,6 +127,7 @@ class InvertibleConv1x1(Bijection):
         super().__init__()
         self.spatial_dims = 2
         self.weight = weight_of("InvertibleConv1x1", channels, parametrization, reflections)
+        self.volume_preserving = self.weight.volume_preserving
         self.channels = channels
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -146,6 +158,12 @@ class InvertibleConv1x1(Bijection):
         """W^-1, without bias."""
         inverse, log_abs_det = self.weight.inverse()
         return ChannelAffine(inverse, inverse.new_zeros(self.channels), log_abs_det)
+
+    def steps(self) -> list[Step]:
+        """One, which has an exact form for `"lifting"`."""
+        if isinstance(self.weight, LiftingWeight):
+            return [lifting_step(self, self.weight, None)]
+        return super().steps()
 
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """||W||_2 and ||W^-1||_2."""

@@ -1,10 +1,13 @@
 """Invertible square matrices by their parametrisation."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from invertible.bijection import LipschitzBounds
 from invertible.errors import ConfigError, choose, require_positive
+from invertible.rounding import round_to_grid
 from invertible.shapes import at_least_float32
 
 
@@ -13,7 +16,12 @@ class Weight(nn.Module):
 
     Args:
         size: n.
+
+    Attributes:
+        volume_preserving: the claim that |det W| = 1 whatever the parameters are.
     """
+
+    volume_preserving = False
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -116,6 +124,8 @@ class OrthogonalWeight(Weight):
         reflections: k, from 1 to n; n if `None`.
     """
 
+    volume_preserving = True
+
     def __init__(self, size: int, reflections: int | None = None) -> None:
         super().__init__(size)
         count = size if reflections is None else reflections
@@ -139,11 +149,81 @@ class OrthogonalWeight(Weight):
         return weight.T, log_abs_det
 
 
-PARAMETRIZATIONS = {"plu": PLUWeight, "orthogonal": OrthogonalWeight, "free": FreeWeight}
+class LiftingWeight(Weight):
+    """W = four shears between the halves x = (a, b) of the channels: a += U_1 b, b += L_1 a, a += U_2 b, b += L_2 a.
+
+    Each is a unit triangular matrix that a subtraction undoes: det W = 1, log|det W| = 0, and on a grid of numbers the
+    inverse is exact (lifting, Daubechies & Sweldens 1998). For even n there are n^2 parameters; they move W in
+    n^2 - n/2 of the n^2 - 1 directions that keep its determinant.
+
+    Starts at a random orthogonal matrix: n/2 rotations by angles t_k of 45 to 135 degrees, each of the plane of a
+    random vector v_k of a's space and z_k of b's, both orthonormal families. A rotation is three shears (Paeth 1986):
+    U_1 = U_2 = -sum tan(t_k/2) v_k z_k^T, L_1 = sum sin(t_k) z_k v_k^T, and L_2 = 0. Its condition number for n = 12,
+    48, 64, 192 is 1 within 1e-14 in float64 and 5e-6 in float32.
+
+    Why halves, and not P L U with full unit triangles: that moves in n^2 - n directions, is orthogonal only where it
+    is a permutation (its leading minors, all 1, are products of cosines), and its exact inverse goes row by row. With
+    the further factor by which it reaches every W (Hao & Shi 2001), random orthogonal W have factors with entries of
+    5 at n = 12, 1e5 at 48, 1e7 at 64.
+    """
+
+    volume_preserving = True
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        second = size // 2
+        first = size - second
+        angles = torch.empty(second).uniform_(math.pi / 4, 3 * math.pi / 4)
+        v, z = random_orthogonal(first)[:, :second], random_orthogonal(second)
+        upper, lower = -(v * (angles / 2).tan()) @ z.T, (z * angles.sin()) @ v.T
+        self.upper = nn.Parameter(torch.stack((upper, upper)))
+        self.lower = nn.Parameter(torch.stack((lower, torch.zeros_like(lower))))
+
+    def shears(self, bits: int | None = None) -> list[tuple[int, Tensor]]:
+        """The shears in order: which half is changed, 0 or 1, and the matrix that the other one is multiplied with.
+
+        Args:
+            bits: round the entries to multiples of 2^-bits, in float64; leave them as they are if `None`.
+        """
+        upper, lower = (
+            at_least_float32(matrices) if bits is None else round_to_grid(matrices, bits)
+            for matrices in (self.upper, self.lower)
+        )
+        return [(0, upper[0]), (1, lower[0]), (0, upper[1]), (1, lower[1])]
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """The shears applied to the identity, and 0."""
+        return self._sheared(self.shears(), 1)
+
+    def inverse(self) -> tuple[Tensor, Tensor]:
+        """The shears undone, the last one first, and 0."""
+        return self._sheared(self.shears()[::-1], -1)
+
+    def _sheared(self, shears: list[tuple[int, Tensor]], sign: int) -> tuple[Tensor, Tensor]:
+        upper = shears[0][1]
+        identity = torch.eye(self.size, dtype=upper.dtype, device=upper.device)
+        halves = list(identity.split(self.halves))
+        for changed, matrix in shears:
+            halves[changed] = torch.addmm(halves[changed], matrix, halves[1 - changed], alpha=sign)
+        return torch.cat(halves), identity.new_zeros(())
+
+    @property
+    def halves(self) -> list[int]:
+        """Sizes of a and b."""
+        return [self.size - self.size // 2, self.size // 2]
+
+
+PARAMETRIZATIONS = {"plu": PLUWeight, "orthogonal": OrthogonalWeight, "free": FreeWeight, "lifting": LiftingWeight}
 
 
 def weight_of(owner: str, size: int, parametrization: str, reflections: int | None) -> Weight:
     """A weight by the name of its parametrisation.
+
+    Args:
+        owner: name of the block, the first word of messages.
+        size: n.
+        parametrization: `"plu"`, `"orthogonal"`, `"free"` or `"lifting"`.
+        reflections: number of Householder reflections of `"orthogonal"`; n if `None`.
 
     Raises:
         ConfigError: if the name is unknown, the size not positive, or `reflections` given for another than orthogonal.

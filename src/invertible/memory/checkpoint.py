@@ -68,7 +68,7 @@ class ForwardTape(Tape):
     def keep(self, index: int, state: State) -> None:
         """Hold the inputs of the pass and of every step behind a stored one."""
         # Nothing runs what is stored again, so that what follows needs its own input.
-        if index == self.first or index - 1 in self.stored or self.holds(index):
+        if index not in self.stored and (index == self.first or index - 1 in self.stored or self.holds(index)):
             self.hold(index, state)
         self.watch.leave(index, state)
 

@@ -206,8 +206,9 @@ class ReversibleTape(Tape):
         source = self.walk(index, state, backwards=True)
         error = self.watch.error(index, source)
         if error:
-            self._note(index, error)
+            found = self._alarm(index, error)
             source = self._recompute(index)
+            self._mended(index, found)
         return source
 
     def _available(self, position: int) -> tuple[int, State] | None:
@@ -227,23 +228,28 @@ class ReversibleTape(Tape):
         source = self.walk(index, output, backwards=True)
         return source, self.rerun(index, source)[1]
 
-    def _note(self, index: int, error: float) -> None:
+    def _alarm(self, index: int, error: float) -> Quarantined:
+        """Count a miss; raise where it is not to be mended."""
         assert self.guard is not None
         self.log.alarms += 1
-        step = self.steps[index]
-        found = Quarantined(step.name, INPUT_KEPT, error, self.log.passes, "its rebuilt input missed the tolerance")
+        name, reason = self.steps[index].name, "its rebuilt input missed the tolerance"
+        found = Quarantined(name, INPUT_KEPT, error, self.log.passes, reason)
         if not self.guard.repairs:
             raise _not_invertible(found, index)
-        quarantine(self.log, index, found)
+        return found
 
     def _repair(self, index: int, output: State, error: float) -> tuple[State, Saved]:
         """Run the chain again up to a step, and the step from there."""
-        self._note(index, error)
+        found = self._alarm(index, error)
         source = self._recompute(index)
         again, saved = self.rerun(index, source)
         self._check_output(index, again, output)
-        self.log.repairs += 1
+        self._mended(index, found)
         return source, saved
+
+    def _mended(self, index: int, found: Quarantined) -> None:
+        self.log.repairs += 1
+        quarantine(self.log, index, found)
 
     def _recompute(self, position: int) -> State:
         """Run the chain forward from the nearest kept activation below, leaving anchors for further repairs."""

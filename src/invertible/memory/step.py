@@ -139,6 +139,44 @@ class OnPart(Step):
         return OnPart(self.step.exact(bits), self.spectators)
 
 
+class InSeries(Step):
+    """Several steps as one.
+
+    Args:
+        steps: the first one runs first.
+    """
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps = steps
+        self.name = " and ".join(dict.fromkeys(step.name for step in steps))
+        self.modules = tuple(module for step in steps for module in step.modules)
+        self.lossless = all(step.lossless for step in steps)
+
+    def run(self, state: State, condition: Tensor | None) -> tuple[State, Tensor | None]:
+        """All steps in order, and the sum of their log-determinants."""
+        total: Tensor | None = None
+        for step in self.steps:
+            state, log_det = step.run(state, condition)
+            if log_det is not None:
+                total = log_det if total is None else total + log_det
+        return state, total
+
+    def invert(self, state: State, condition: Tensor | None) -> State:
+        """Their inverses, the last one first."""
+        for step in reversed(self.steps):
+            state = step.invert(state, condition)
+        return state
+
+    @property
+    def inverted(self) -> Step:
+        """The inverted steps, the last one first."""
+        return InSeries([step.inverted for step in reversed(self.steps)])
+
+    def exact(self, bits: int) -> Step:
+        """The exact forms in series."""
+        return InSeries([step.exact(bits) for step in self.steps])
+
+
 def leaves(state: State) -> State:
     """The tensors as leaves of a new graph."""
     return tuple(x.detach().requires_grad_(x.is_floating_point()) for x in state)
