@@ -23,15 +23,11 @@ from traps.subject import Subject
 
 LEFT_OUT = ("store", "reversible_bare", "exact_store", "budget")  # not another way of saving memory
 QUICK_ROWS = ("compile_inductor",)  # what a quick look does without, and DDP
+OURS, RAISING = frozenset(name for name, c in chains.COMPETITORS.items() if c.is_ours), frozenset({"reversible_raise"})
 EXPLODING = ("explode_additive", "explode_affine_shrink", "explode_affine_grow", "explode_affine_mild")
 # Where this library may refuse what plain autograd accepts: hooks on saved tensors are no part of one compiled graph,
 # and who asks for an error when an inverse loses digits shall have it.
-ACCEPTED = {
-    name: {"compile_fullgraph", "compile_fullgraph_traceops"}
-    | (set(EXPLODING) if name == "reversible_raise" else set())
-    for name, competitor in chains.COMPETITORS.items()
-    if competitor.is_ours
-}
+ACCEPTED = {"compile_fullgraph": OURS, "compile_fullgraph_traceops": OURS} | dict.fromkeys(EXPLODING, RAISING)
 TITLE = "Traps for constant-memory training: {rows} uses of a chain, {columns} ways of keeping its activations"
 LEGEND = (
     "ok: as with stored activations. refuse: raises an error. WRONG: silently other outputs, gradients, buffers or "
@@ -62,7 +58,7 @@ def run(rows: list[str], names: list[str], *, verbose: bool) -> Table:
         table[row] = {name: judge_apart(traps.ROWS[row], Subject(name)) for name in names}
         print(f"{row}: " + ", ".join(f"{name} {verdict.word}" for name, verdict in table[row].items()), flush=True)
         for name, verdict in table[row].items():
-            if verbose and verdict.details and chains.COMPETITORS[name].is_ours:
+            if verbose and verdict.details and name in OURS:
                 print(f"  {name}:\n{verdict.details}")
     return table
 
@@ -73,9 +69,9 @@ def failures(table: Table) -> list[str]:
     for row, verdicts in table.items():
         plain = verdicts[chains.PLAIN].word
         for name, verdict in verdicts.items():
-            if not chains.COMPETITORS[name].is_ours:
+            if name not in OURS:
                 continue
-            refuses = verdict.word == REFUSE and plain != REFUSE and row not in ACCEPTED[name]
+            refuses = verdict.word == REFUSE and plain != REFUSE and name not in ACCEPTED.get(row, ())
             if refuses or verdict.word in (WRONG, CRASH):
                 found.append(f"{row}, {name}: {verdict.word} {verdict.reason}")
     return found
@@ -120,7 +116,7 @@ def options() -> tuple:
     rows = [row for row in traps.ROWS if row in given.rows]
     if given.quick:
         rows = [row for row in rows if row not in QUICK_ROWS and not row.startswith("ddp_")]
-        names = [name for name in names if name == chains.PLAIN or chains.COMPETITORS[name].is_ours]
+        names = [name for name in names if name in OURS or name == chains.PLAIN]
     return given, names, rows
 
 
@@ -135,9 +131,7 @@ def main() -> int:
     table = run(rows, names, verbose=given.verbose)
     failed = failures(table)
     cells = {
-        row: {
-            name: {"verdict": verdict.word.strip("*"), "reason": verdict.reason} for name, verdict in verdicts.items()
-        }
+        row: {name: [verdict.word.strip("*"), verdict.reason] for name, verdict in verdicts.items()}
         for row, verdicts in table.items()
     }
     record = {"environment": _record.environment(*chains.PACKAGES), "traps": cells, "skipped": skipped}

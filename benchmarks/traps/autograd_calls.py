@@ -56,7 +56,7 @@ def backward_inputs(subject: Subject) -> None:
 
 
 def post_accumulate_hooks(subject: Subject) -> None:
-    """An optimizer within the backward pass: every parameter is updated and its gradient freed as soon as it is there."""
+    """An optimizer within the backward pass: as soon as a gradient is there, it is used and freed."""
 
     def update(parameter: Tensor) -> None:
         with torch.no_grad():

@@ -24,7 +24,7 @@ def _half(trial: Trial, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def _accumulate(model, trial: Trial, rank: int, *, steps: int, no_sync: bool) -> None:
-    """Gradients of `steps` half batches, each scaled differently; with `no_sync`, added up and exchanged in the last."""
+    """Gradients of `steps` half batches, scaled differently; with `no_sync`, added up and exchanged at the end."""
     for step in range(steps):
         if not no_sync:
             for parameter in trial.parameters():

@@ -2,7 +2,6 @@
 
 import itertools
 
-import chains
 import torch
 from chains import nets
 from torch import nn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -65,7 +64,6 @@ class Trial:
         generator = torch.Generator().manual_seed(1)
         x, weights = torch.randn(2, BATCH, CHANNELS, SIZE, SIZE, generator=generator, dtype=torch.float64)
         self.x, self.weights = x.to(setup.dtype).requires_grad_(), weights.to(setup.dtype)
-        torch.manual_seed(2)
 
     def build(self, pairs: nets.Pairs) -> nn.Module:
         """The competitor's chain of the given networks."""
@@ -151,12 +149,13 @@ class Subject:
         """
         setup = setup or Setup()
         trial = self.trial(setup)  # first: a competitor that lacks the block has nothing to compare
-        expected = _kept((truth or scenario)(self.true(setup)))
-        compare(_kept(scenario(trial)), expected, tolerance)
+        expected = _run(truth or scenario, self.true(setup))
+        compare(_run(scenario, trial), expected, tolerance)
 
 
-def _kept(tensors: Tensors) -> Tensors:
-    return {name: value if value is None else value.detach().clone() for name, value in tensors.items()}
+def _run(scenario: Scenario, trial: Trial) -> Tensors:
+    torch.manual_seed(2)
+    return {name: value if value is None else value.detach().clone() for name, value in scenario(trial).items()}
 
 
 def compare(found: Tensors, expected: Tensors, tolerance: float) -> None:
@@ -183,8 +182,3 @@ def _distance(a: Tensor | None, b: Tensor | None) -> float:
     if a.shape != b.shape:
         return float("inf")
     return float((a.double() - b.double()).norm())
-
-
-def copy_of(pairs: nets.Pairs) -> nets.Pairs:
-    """The networks, copied."""
-    return copy.deepcopy(pairs)

@@ -71,3 +71,9 @@ def test_errors() -> None:
         FactorOut(AffineCoupling(2), kept=0)
     with pytest.raises(ConfigError, match="expected FactorOut blocks in model"), resampled(AffineCoupling(2)):
         pass
+
+
+def test_an_inner_block_that_changes_the_size_is_refused():
+    block = inv.FactorOut(inv.Squeeze())
+    with pytest.raises(inv.ShapeError, match=r"FactorOut: expected inner to keep the size of its input, \(4, 4\), got \(2, 2\)"):
+        block(torch.randn(2, 4, 4, 4))

@@ -80,7 +80,9 @@ class LiftingStep(Step):
     def invert(self, state: State, condition: Tensor | None) -> State:
         """The bias and the shears undone."""
         y = state[0]
-        return (self._sheared(y if self.bias is None else y - self._offset(y), self.weight.shears(WEIGHT_BITS)[::-1], -1),)
+        return (
+            self._sheared(y if self.bias is None else y - self._offset(y), self.weight.shears(WEIGHT_BITS)[::-1], -1),
+        )
 
     def exact(self, bits: int) -> Step:
         """The step on another grid."""

@@ -107,6 +107,11 @@ class FactorOut(Bijection):
 
 
 def _merge(kept: Tensor, factored_out: Tensor) -> Tensor:
+    if kept.shape[2:] != factored_out.shape[2:]:
+        raise ShapeError(
+            f"FactorOut: expected inner to keep the size of its input, {tuple(factored_out.shape[2:])}, got "
+            f"{tuple(kept.shape[2:])}. End the inner chain with Squeeze().inverted or the like."
+        )
     return torch.cat((kept, factored_out), 1)
 
 

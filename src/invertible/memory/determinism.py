@@ -80,11 +80,10 @@ class Source:
     def __init__(self, name: str, read: Callable[[], Any], write: Callable[[Any], object]) -> None:
         self.name, self.read, self.write, self.before = name, read, write, read()
 
-    @property
-    def moved(self) -> bool:
-        """Whether somebody has drawn from it."""
-        now, before = (x.tolist() if isinstance(x, Tensor) else x for x in (self.read(), self.before))
-        return pickle.dumps(now) != pickle.dumps(before)
+    def state(self) -> bytes:
+        """The state, to be compared."""
+        state = self.read()
+        return pickle.dumps(state.tolist() if isinstance(state, Tensor) else state)
 
     def put_back(self) -> None:
         """The same state."""
@@ -171,12 +170,13 @@ class Trial:
         inputs = tuple(x.clone() for x in self.inputs)
         versions, places = [x._version for x in inputs], {x.untyped_storage().data_ptr() for x in inputs}
         with self.fork():
-            before = self._random_state()
-            outputs = list(leaves(self.module(*inputs)))
+            before, states = self._random_state(), [each.state() for each in self.sources]
+            result = self.module(*inputs)
+            self.drawn_from = [x.name for x, state in zip(self.sources, states, strict=True) if x.state() != state]
             self.drew = self._random_state() != before
+        outputs = list(leaves(result))
         if not outputs:
             raise ConfigError("check_determinism: expected a module that returns tensors, got none. Wrap it in one.")
-        self.drawn_from = [each.name for each in self.sources if each.moved]
         self.changed = [each for each in self.entries if each.changed]
         self.modified = [x._version for x in inputs] != versions or difference(inputs, self.inputs) != EQUAL
         self.shares = any(x.untyped_storage().data_ptr() in places for x in outputs)
