@@ -21,7 +21,7 @@ LEVELS = {
     for level, units in enumerate(
         [
             "errors shapes rounding norms solvers",
-            "bijection partition distributions dequantize memory",
+            "bijection partition distributions dequantize memory steps",
             "fusion chain flow",
             "blocks stability testing",
             "models data saving",

@@ -9,8 +9,9 @@ from torch import Tensor
 def round_to_grid(x: Tensor, bits: int) -> Tensor:
     """The nearest multiple of 2^-bits, in float64, half to even; its gradient is that of the identity.
 
-    From 2^(51 - bits) on, the digits that float64 has, which are fewer; still multiples. float64 holds every multiple up to 2^(53 - bits), and adds and subtracts them without rounding. The straight-
-    through gradient is that of Bengio, Leonard & Courville (2013).
+    float64 holds every multiple up to 2^(53 - bits), and adds and subtracts them without rounding. From 2^(51 - bits)
+    on the result is a multiple of a larger power of two. The straight-through gradient is that of Bengio, Leonard &
+    Courville (2013).
 
     Args:
         x: any shape, floating point.

@@ -10,6 +10,7 @@ from torch import Tensor
 from invertible.memory.step import State, Step
 from invertible.partition import Partition, Parts
 from invertible.shapes import per_sample_sum
+
 PartsMap = Callable[[Parts, Tensor | None], tuple[Parts, Tensor | None]]
 
 

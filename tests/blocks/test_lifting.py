@@ -148,11 +148,10 @@ def test_round_trips_to_the_bit_of_large_numbers_and_on_other_grids() -> None:
         assert torch.equal(step.invert((y,), None)[0], x)
 
 
-@pytest.mark.parametrize("size", [5, 64])
 @torch.no_grad()
-def test_a_thousand_compositions_round_trip_to_the_bit(size: int) -> None:
-    steps = [step_of(size, bias=True, deviation=0.01) for _ in range(50)]
-    state = x = (grid(4, size),)
+def test_a_thousand_compositions_round_trip_to_the_bit() -> None:
+    steps = [step_of(64, bias=True, deviation=0.01) for _ in range(50)]
+    state = x = (grid(4, 64),)
     for _ in range(20):
         for step in steps:
             state, _ = step.run(state, None)
@@ -208,7 +207,7 @@ def test_haar_is_exact_and_close_to_the_transform(inverted: bool, scale: float) 
     y, log_det = chain(x)
     assert not log_det.any()
     assert torch.equal(y, round_to_grid(y, BITS))
-    assert (y - block(x)[0]).abs().max() < 3 * UNIT
+    assert (y - block(x)[0]).abs().max() < 2.6 * UNIT
     assert torch.equal(chain.inverse(y)[0], x)
 
 
@@ -266,7 +265,7 @@ def test_rebuilding_gives_the_gradients_of_storing_to_the_bit(dtype: torch.dtype
 
 
 def test_deep_runs_of_linear_layers_train_on_the_output_alone() -> None:
-    layers = [randomise(InvertibleLinear(8, "lifting", bias=True), 0.02) for _ in range(30)]
+    layers = [randomise(InvertibleLinear(8, "lifting", bias=True), 0.02) for _ in range(12)]
     blocks = [layers[0], *(block for layer in layers[1:] for block in (AdditiveCoupling(8, hidden=(6,)), layer))]
     x = grid(4, 8)
     first, second = (Chain(*blocks, memory=Exact(keep=keep)) for keep in ("output", "store"))

@@ -74,6 +74,8 @@ def test_errors() -> None:
 
 
 def test_an_inner_block_that_changes_the_size_is_refused():
-    block = inv.FactorOut(inv.Squeeze())
-    with pytest.raises(inv.ShapeError, match=r"FactorOut: expected inner to keep the size of its input, \(4, 4\), got \(2, 2\)"):
+    block = FactorOut(Squeeze())
+    with pytest.raises(
+        ShapeError, match=r"FactorOut: expected inner to keep the size of its input, \(4, 4\), got \(2, 2\)"
+    ):
         block(torch.randn(2, 4, 4, 4))

@@ -254,7 +254,7 @@ def test_recurrence():
 
 
 def numpy_noise(self, x):
-    return x + torch.from_numpy(np.random.randn(*x.shape))
+    return x + torch.from_numpy(np.random.randn(*x.shape))  # noqa: NPY002 - as others draw
 
 
 def python_noise(self, x):
@@ -402,7 +402,7 @@ class Restless(nn.Module):
         self.register_buffer("new", x)
         self.state.add_(1)
         self.frozen.train()
-        noise = torch.rand(4, generator=self.generator) + torch.rand(4) + float(np.random.rand()) + random.random()
+        noise = torch.rand(4, generator=self.generator) + torch.rand(4) + float(np.random.rand()) + random.random()  # noqa: NPY002
         if self.fails:
             raise KeyError("as it is")
         return self.norm(x) * self.weight + noise
@@ -420,7 +420,7 @@ def world(net: nn.Module) -> dict[str, object]:
         "state": net.state.tolist() if hasattr(net, "state") else None,
         "own": net.generator.get_state().tolist() if hasattr(net, "generator") else None,
         "torch": torch.get_rng_state().tolist(),
-        "numpy": np.random.get_state()[1].tolist(),
+        "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002
         "python": random.getstate(),
         "grad": torch.is_grad_enabled(),
     }

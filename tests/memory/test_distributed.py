@@ -109,7 +109,9 @@ def run(source: str, *arguments: str) -> subprocess.Popen:
     paths = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-c", source, *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
 
 
 def finish(*processes: subprocess.Popen) -> None:

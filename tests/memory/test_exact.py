@@ -141,7 +141,7 @@ def test_a_flipped_bit_is_noticed(monkeypatch) -> None:
     expected = [p.grad.clone() for p in net.parameters()]
     net.zero_grad()
     loss = loss_of(*net(x))
-    reconstruct = memory.reversible.ReversibleTape.reconstruct
+    reconstruct = memory.rebuilding.ReversibleTape.reconstruct
 
     def flipped(self, index, state):
         source, saved = reconstruct(self, index, state)
@@ -149,7 +149,7 @@ def test_a_flipped_bit_is_noticed(monkeypatch) -> None:
             source[0][2, 1] += 2.0**-20
         return source, saved
 
-    monkeypatch.setattr(memory.reversible.ReversibleTape, "reconstruct", flipped)
+    monkeypatch.setattr(memory.rebuilding.ReversibleTape, "reconstruct", flipped)
     with pytest.warns(memory.ReconstructionWarning, match="step 5"):
         loss.backward()
     for a, b in zip(expected, net.parameters(), strict=True):

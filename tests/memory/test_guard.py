@@ -6,7 +6,6 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 import invertible as inv
 from invertible import memory
@@ -72,7 +71,9 @@ def test_what_cannot_be_run_again_is_stored_from_the_first_pass(module) -> None:
     net = inv.Chain(*[inv.ReversibleResidual(mlp(3), module()) for _ in range(3)]).double()
     stored, other = copies(net, "reversible")
     x = torch.randn(6, 6, dtype=torch.float64)
-    with pytest.warns(memory.ReconstructionWarning, match=r"ReversibleResidual.g \(step 2, pass 1\): its forward gives"):
+    with pytest.warns(
+        memory.ReconstructionWarning, match=r"ReversibleResidual.g \(step 2, pass 1\): its forward gives"
+    ):
         y, log_det = other(x)
     loss_of(y, log_det).backward()
     assert [q.mode for q in memory.report(other).quarantined] == ["stored"] * 3
@@ -106,7 +107,9 @@ def test_a_network_that_breaks_later_is_caught_in_the_same_pass() -> None:
     train(net, x)
     net[1].g.broken = True
     loss = loss_of(*net(x))
-    with pytest.raises(memory.ReplayError, match=r"ReversibleResidual.g \(step 4, pass 3\): its forward gives other values"):
+    with pytest.raises(
+        memory.ReplayError, match=r"ReversibleResidual.g \(step 4, pass 3\): its forward gives other values"
+    ):
         loss.backward()
     (found,) = memory.report(net).quarantined
     assert found.mode == "stored"
@@ -213,7 +216,9 @@ def test_a_changed_memory_format_changes_no_more_than_rounding() -> None:
 def test_raising_names_block_error_and_step() -> None:
     net = contracting(4.0, 12)
     net.memory = memory.Reversible(on_failure="raise")
-    with pytest.raises(inv.NotInvertibleError, match=r"AffineCoupling \(step \d+, pass 1\): .*relative error") as caught:
+    with pytest.raises(
+        inv.NotInvertibleError, match=r"AffineCoupling \(step \d+, pass 1\): .*relative error"
+    ) as caught:
         train(net, torch.randn(8, 4, dtype=torch.float64), passes=1)
     assert caught.value.block == "AffineCoupling"
     assert caught.value.error > 0
@@ -261,7 +266,9 @@ def test_witness_does_not_depend_on_the_memory_format() -> None:
     assert torch.allclose(witness(x), witness(last), atol=1e-5)
     assert torch.allclose(witness(x.transpose(1, 2).contiguous().transpose(1, 2)), witness(x), atol=1e-5)
     large = torch.randn(2, 64, 160, 160)
-    assert torch.allclose(witness(large), witness(large.contiguous(memory_format=torch.channels_last)), rtol=1e-3, atol=1e-1)
+    assert torch.allclose(
+        witness(large), witness(large.contiguous(memory_format=torch.channels_last)), rtol=1e-3, atol=1e-1
+    )
 
 
 def test_witness_estimates_the_error() -> None:
@@ -289,15 +296,24 @@ def test_checksum_sees_every_single_changed_element_of_the_grid() -> None:
     ("make", "message"),
     [
         (lambda: memory.Reversible(tolerance=0.0), "Reversible: expected a positive tolerance, got 0.0"),
-        (lambda: memory.Reversible(on_failure="mend"), "Reversible: expected on_failure to be one of 'repair', 'raise', got 'mend'"),
+        (
+            lambda: memory.Reversible(on_failure="mend"),
+            "Reversible: expected on_failure to be one of 'repair', 'raise', got 'mend'",
+        ),
         (lambda: memory.Reversible(every=0), "Reversible: expected every to be an integer of at least 1, got 0"),
         (lambda: memory.Checkpoint(segments=0), "Checkpoint: expected segments to be an integer of at least 1, got 0"),
         (lambda: memory.Recursive(slots=0), "Recursive: expected slots to be an integer of at least 1, got 0"),
-        (lambda: memory.Budget("12 apples"), "Budget: expected memory to be a positive number of bytes.*got '12 apples'"),
+        (
+            lambda: memory.Budget("12 apples"),
+            "Budget: expected memory to be a positive number of bytes.*got '12 apples'",
+        ),
         (lambda: memory.Budget(0), "Budget: expected memory to be a positive number of bytes.*got 0"),
         (lambda: memory.Exact(bits=0), r"Exact: expected bits to be an integer in 1 .. 40, got 0"),
         (lambda: memory.Exact(keep="input"), "Exact: expected keep to be one of 'output', 'store', got 'input'"),
-        (lambda: inv.ReversibleResidual(torch.tanh, nn.Tanh()), "ReversibleResidual: expected f to be a torch.nn.Module, got"),
+        (
+            lambda: inv.ReversibleResidual(torch.tanh, nn.Tanh()),
+            "ReversibleResidual: expected f to be a torch.nn.Module, got",
+        ),
         (
             lambda: inv.ReversibleResidual(nn.Linear(2, 3), nn.Identity())(torch.zeros(1, 4)),
             r"ReversibleResidual: expected f to keep the shape of half of x, \(1, 2\), got \(1, 3\)",

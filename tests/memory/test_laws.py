@@ -84,7 +84,9 @@ def test_float32_gradients_within_1e_5(strategy: str) -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_training_through_the_inverse(strategy: str) -> None:
-    net = inv.Chain(inv.AffineCoupling(4), inv.InvertibleLinear(4), inv.SplineCoupling(4), inv.AdditiveCoupling(4)).double()
+    net = inv.Chain(
+        inv.AffineCoupling(4), inv.InvertibleLinear(4), inv.SplineCoupling(4), inv.AdditiveCoupling(4)
+    ).double()
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     stored, other = copies(net, STRATEGIES[strategy])

@@ -1,7 +1,7 @@
 """Checkpointing schedules: what is kept, and how often steps are run."""
 
 import itertools
-from functools import lru_cache
+from functools import cache
 from math import ceil, comb, log2
 
 import pytest
@@ -15,7 +15,7 @@ from invertible.memory.revolve import advances, positions, split
 from invertible.memory.step import Step
 
 
-@lru_cache(maxsize=None)
+@cache
 def fewest(length: int, slots: int) -> int:
     """By dynamic programming, from the definition."""
     if length <= 1:
@@ -109,7 +109,9 @@ def test_binomial_reach() -> None:
         assert advances(reach + 1, slots) - advances(reach, slots) == repeats + 1
 
 
-sizes = st.lists(st.tuples(st.sampled_from([0, 1, 2, 3, 5, 8]), st.integers(1, 3), st.floats(0.1, 1.0)), min_size=1, max_size=8)
+sizes = st.lists(
+    st.tuples(st.sampled_from([0, 1, 2, 3, 5, 8]), st.integers(1, 3), st.floats(0.1, 1.0)), min_size=1, max_size=8
+)
 
 
 @given(sizes, st.integers(0, 20))

@@ -8,7 +8,17 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import invertible as inv
-from tests.memory.networks import STRATEGIES, assert_same, convnet, copies, gradients, loss_of, mlp, residual_chain, train
+from tests.memory.networks import (
+    STRATEGIES,
+    assert_same,
+    convnet,
+    copies,
+    gradients,
+    loss_of,
+    mlp,
+    residual_chain,
+    train,
+)
 
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 
@@ -104,7 +114,9 @@ def test_initialisation_from_the_first_batch_happens_once(strategy: str) -> None
     found = []
     for memory in ("store", STRATEGIES[strategy]):
         torch.manual_seed(0)
-        net = inv.Chain(*[b for _ in range(3) for b in (inv.ActNorm(4), inv.InvertibleLinear(4))], memory=memory).double()
+        net = inv.Chain(
+            *[b for _ in range(3) for b in (inv.ActNorm(4), inv.InvertibleLinear(4))], memory=memory
+        ).double()
         x = torch.randn(16, 4, dtype=torch.float64)
         found.append(train(net, x, passes=1))
         assert all(bool(block.initialized) for block in list(net)[::2])

@@ -103,7 +103,9 @@ class Coupling(Bijection):
 
     def steps(self) -> list[Step]:
         """One step on the parts, which evaluates the conditioner once forward, once in its reconstruction."""
-        return [CouplingStep(type(self).__name__, self, self._map_parameters, self.elementwise, active=int(not self.flip))]
+        return [
+            CouplingStep(type(self).__name__, self, self._map_parameters, self.elementwise, active=int(not self.flip))
+        ]
 
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """The elementwise map's bounds, given a certified bound of the conditioner's Lipschitz constant."""

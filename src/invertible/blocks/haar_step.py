@@ -23,7 +23,7 @@ class HaarStep(Step):
     p = sqrt 2 - 1, s = -sqrt(1/2), undone to the bit by subtracting in reverse order: what is rounded is one product
     of two numbers, which is the same both times. Rounding has the gradient of the identity.
 
-    Numerics: bands differ from those of `Haar` by a few 2^-bits, 2.5 at most.
+    Numerics: bands differ from those of `Haar` by less than 2.6 x 2^-bits.
 
     Args:
         block: the `Haar` block, which cuts images into squares.

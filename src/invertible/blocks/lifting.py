@@ -79,10 +79,8 @@ class LiftingStep(Step):
 
     def invert(self, state: State, condition: Tensor | None) -> State:
         """The bias and the shears undone."""
-        y = state[0]
-        return (
-            self._sheared(y if self.bias is None else y - self._offset(y), self.weight.shears(WEIGHT_BITS)[::-1], -1),
-        )
+        y = state[0] if self.bias is None else state[0] - self._offset(state[0])
+        return (self._sheared(y, self.weight.shears(WEIGHT_BITS)[::-1], -1),)
 
     def exact(self, bits: int) -> Step:
         """The step on another grid."""
@@ -111,6 +109,5 @@ def _product(matrix: Tensor, x: Tensor) -> Tensor:
     """The matrix times x at every position."""
     if x.dim() == 2:
         return functional.linear(x, matrix)
-    # One matrix a sample: float64 convolutions are no faster on a CPU, and on a GPU slower than matrix products.
-    rows = torch.bmm(matrix.expand(len(x), -1, -1), x.flatten(2))
-    return rows.unflatten(2, x.shape[2:])
+    # The matrix once a sample, as a view: the quickest of five ways in float64 on a CPU, and any number of axes.
+    return torch.bmm(matrix.expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])

@@ -14,7 +14,7 @@ from torch import Tensor
 from invertible.errors import ConfigError
 from invertible.memory.guard import Guard
 from invertible.memory.log import Log
-from invertible.memory.reversible import ReversibleTape
+from invertible.memory.rebuilding import ReversibleTape
 from invertible.memory.step import State, Step
 from invertible.memory.strategy import Strategy
 from invertible.memory.tape import Tape
@@ -119,7 +119,9 @@ class MeasuringTape(ReversibleTape):
         for device in on_device:
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - start
-        saved = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in self.ledgers[index].slots.values()}
+        saved = {
+            x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in self.ledgers[index].slots.values()
+        }
         size = sum(x.numel() * x.element_size() for x in state)
         self.costs[index] = Cost(sum(saved.values()), size, seconds, self.costs[index].numel)
         return result
@@ -197,7 +199,8 @@ def parse_bytes(value: int | str) -> int:
             value = round(float(match[1]) * UNITS[match[2].lower()])
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise ConfigError(
-            f"Budget: expected memory to be a positive number of bytes, or a text such as '512MiB' or '2GB', got {value!r}."
+            "Budget: expected memory to be a positive number of bytes, or a text such as '512MiB' or '2GB', got "
+            f"{value!r}."
         )
     return value
 

@@ -51,9 +51,7 @@ class Checkpoint(Strategy):
 class ForwardTape(Tape):
     """A pass whose steps are run again from kept inputs; some are stored."""
 
-    def __init__(
-        self, steps: Sequence[Step], condition: Tensor | None, log: Log, state: State, *, guard: bool
-    ) -> None:
+    def __init__(self, steps: Sequence[Step], condition: Tensor | None, log: Log, state: State, *, guard: bool) -> None:
         super().__init__(steps, condition, log, state)
         self.watch = Watch(Guard() if guard else None, self.steps, log)
         self.stored = {index for index, found in log.quarantined.items() if found.mode == STORED}

@@ -10,7 +10,7 @@ from torch import Tensor
 from invertible.errors import ConfigError, choose
 from invertible.memory.guard import ON_FAILURE, Guard, checksum
 from invertible.memory.log import Log
-from invertible.memory.reversible import ReversibleTape
+from invertible.memory.rebuilding import ReversibleTape
 from invertible.memory.step import State, Step
 from invertible.memory.strategy import Strategy, run_plainly
 from invertible.memory.tape import Tape

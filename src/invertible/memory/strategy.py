@@ -34,15 +34,7 @@ class Strategy:
         """
         if self.stores or not steps or not is_differentiable(steps, state, condition):
             return run_plainly(steps, state, condition)
-        return self._record(steps, state, condition, log)
-
-    # Hooks on saved tensors are a matter of eager autograd.
-    @torch.compiler.disable
-    def _record(
-        self, steps: Sequence[Step], state: State, condition: Tensor | None, log: Log
-    ) -> tuple[State, Tensor | None]:
-        log.begin(len(steps))
-        return self.tape(steps, state, condition, log).forward(state)
+        return record(self, steps, state, condition, log)  # pyright: ignore[reportCallIssue]
 
     def tape(self, steps: Sequence[Step], state: State, condition: Tensor | None, log: Log) -> Tape:
         """A tape for one pass."""
@@ -70,9 +62,17 @@ class Store(Strategy):
         return hash(Store)
 
 
-def run_plainly(
-    steps: Sequence[Step], state: State, condition: Tensor | None
+# Hooks on saved tensors are a matter of eager autograd.
+@torch.compiler.disable
+def record(
+    strategy: Strategy, steps: Sequence[Step], state: State, condition: Tensor | None, log: Log
 ) -> tuple[State, Tensor | None]:
+    """Run the steps on a tape of the strategy's."""
+    log.begin(len(steps))
+    return strategy.tape(steps, state, condition, log).forward(state)
+
+
+def run_plainly(steps: Sequence[Step], state: State, condition: Tensor | None) -> tuple[State, Tensor | None]:
     """All steps in order, under plain autograd."""
     total: Tensor | None = None
     for step in steps:

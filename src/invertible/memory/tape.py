@@ -28,7 +28,7 @@ class ReplayError(InvertibleError, RuntimeError):
 _running = threading.local()
 
 
-class recording:  # noqa: N801
+class recording:
     """A context: chains that run inside a step of another chain's pass are part of that step."""
 
     __slots__ = ("_before",)
@@ -172,6 +172,14 @@ class Tape:
         """Rebuild the input of a step from its output, and what autograd saved on the way."""
         return self._capture(index, lambda: self.steps[index].reconstruct(detached(state), self._condition()))
 
+    def rebuild(self, index: int, output: State) -> tuple[State, Saved]:
+        """The input of a step from its output, and what autograd saves on the way, unchecked."""
+        step = self.steps[index]
+        if step.one_pass:
+            return self.reconstruct(index, output)
+        source = self.walk(index, output, backwards=True)
+        return source, self.rerun(index, source)[1]
+
     def _capture(self, index: int, call: Callable[[], State]) -> tuple[State, Saved]:
         saved = Saved(self.worlds[index].members)
         with self.worlds[index].restored(), recording(), saving(saved):
@@ -228,7 +236,8 @@ class _Unpack:
 
 def keeps_graph() -> bool:
     """Whether the backward pass that is running was told to retain its graph."""
-    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    autograd = getattr(torch._C, "_autograd", None)
+    ask = getattr(autograd, "_get_current_graph_task_keep_graph", None)
     return ask is None or bool(ask())
 
 
