@@ -23,8 +23,8 @@ class Chain(Bijection):
         *blocks: the bijections; none gives the identity. Blocks that take a condition and blocks that take none
             may be mixed: each is given what it takes.
         memory: how activations are kept for the backward pass: `"store"`, `"checkpoint"`, `"recursive"`,
-            `"reversible"`, `"exact"`, or a strategy of `invertible.memory`. Chains within the chain are part of its
-            passes, whatever their own setting.
+            `"reversible"`, `"exact"`, a budget such as `"512MiB"`, or a strategy of `invertible.memory`. Chains within
+            the chain are part of its passes, whatever their own setting.
 
     Attributes:
         memory: the strategy; assign one, or use `set_memory` on a model.
@@ -56,7 +56,6 @@ class Chain(Bijection):
             raise ConfigError(f"Chain: expected one condition for all blocks, got condition_features {sorted(widths)}.")
         self.condition_features = widths.pop() if widths else 0
         self.memory = memory
-        self.memory_log = Log()
 
     @property
     def memory(self) -> Strategy:

@@ -370,6 +370,17 @@ def test_a_module_that_sets_itself_by_its_first_batch(net):
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+def test_a_first_call_that_differs_is_told_apart():
+    class Late(Centre):
+        def forward(self, x):
+            return super().forward(x) * (1 + 1e-6 * bool(self.ready)) if self.ready else super().forward(x)
+
+    report = check_determinism(Late(), torch.randn(8, 4))
+    assert report["run again"].verdict == "differs"
+    assert "The first call, which sets centre, gives other bits." in report["run again"].explanation
+    assert report["no_grad"].verdict == "same"
+
+
 def test_parameters_changed_by_every_call_are_fatal():
     def forward(self, x):
         with torch.no_grad():
@@ -571,6 +582,13 @@ LAZY = nn.LazyLinear(3)
 def test_errors(net, example, error, message, unchecked_types):
     with unchecked_types(), pytest.raises(error, match=f"^check_determinism: .*{message}.*\\.$"):
         check_determinism(net, example)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, that scripts are deprecated
+def test_scripts_are_refused():
+    net = nn.Sequential(torch.jit.trace(nn.Linear(2, 2), torch.ones(2, 2)))
+    with pytest.raises(ConfigError, match="^check_determinism: expected a module in Python, got a ScriptModule. Check"):
+        check_determinism(net, torch.ones(2, 2))
 
 
 @pytest.mark.slow

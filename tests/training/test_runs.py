@@ -33,6 +33,20 @@ class Spoil(Callback):
                     parameter.fill_(self.value)
 
 
+@pytest.mark.parametrize("memory", ["reversible", "checkpoint", "40kB"])
+def test_memory_strategies_train_alike(tmp_path, memory):
+    losses = []
+    for name, override in (("stored", "store"), ("other", memory)):
+        train(DIGITS, tmp_path / name, f"training.memory={override}", "training.epochs=2")
+        losses.append([float(row["train"]) for row in curves(tmp_path / name) if row["train"]])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_an_unknown_memory_strategy_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"training.memory.*expected one of 'store', 'checkpoint'.*got 'reversable'"):
+        train(DIGITS, tmp_path, "training.memory=reversable")
+
+
 def test_what_a_run_leaves(tmp_path):
     result = train(DIGITS, tmp_path, "training.samples_every=2", "conditions.labels=true")
     names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}

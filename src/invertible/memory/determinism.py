@@ -379,8 +379,8 @@ CHANGES = (
         "no_grad",
         TRAINING,
         under(lambda _: torch.no_grad()),
-        "Inverses run without grad, where it takes other kernels or another path. For attention see its fast path; "
-        "an LSTM on CPU is the same under torch.backends.mkldnn.flags(enabled=False).",
+        "Inverses, repairs and recursive checkpoints run without grad, where it takes other kernels or another path. "
+        "For attention see its fast path; for an LSTM on CPU, torch.backends.mkldnn.flags(enabled=False).",
     ),
     Change(
         "input with grad",
@@ -545,7 +545,7 @@ def check_determinism(module: nn.Module, example: Tensor | Tensors, *, compile: 
         The report: `passed` for recomputation at all, `exact_ok` for `Exact`.
 
     Raises:
-        ConfigError: if the module is none, is not initialised yet, or returns no tensor.
+        ConfigError: if the module is none, is scripted, is not initialised yet, or returns no tensor.
         ShapeError: if the example is no tensor, has no batch, or lies on another device.
         Exception: whatever the module raises in its first call.
 
@@ -568,6 +568,8 @@ def _checked(module: nn.Module, example: Tensor | Tensors) -> Tensors:
     owner, inputs = "check_determinism", example if isinstance(example, tuple) else (example,)
     if not isinstance(module, nn.Module):
         raise ConfigError(f"{owner}: expected a torch.nn.Module, got {type(module).__name__}. Wrap a function in one.")
+    if any(isinstance(each, torch.jit.ScriptModule) for each in module.modules()):
+        raise ConfigError(f"{owner}: expected a module in Python, got a ScriptModule. Check the one it was made from.")
     tensors = [*module.parameters(), *module.buffers()]
     if any(is_lazy(tensor) for tensor in tensors):
         raise ConfigError(f"{owner}: expected an initialised module, got lazy parameters. Call it once before.")
@@ -609,7 +611,11 @@ def _run_again(trial: Trial) -> Finding:
         "It depends on something that changes between calls. On CUDA try torch.use_deterministic_algorithms(True) and "
         "torch.backends.cudnn.benchmark = False."
     )
-    if trial.drawn_from:
+    if trial.initialised and not parameters:
+        text = (
+            f"The first call, which sets {_listed(trial.initialised)}, gives other bits. Call it once before training."
+        )
+    elif trial.drawn_from:
         text = f"It draws from {_listed(trial.drawn_from)}, which nobody restores. Draw from torch's default generator."
     elif parameters or attributes:
         text = f"It changes {_listed(parameters or attributes)} in every call. Let forward read only, or use a buffer."

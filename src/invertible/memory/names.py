@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from invertible.errors import ConfigError
+from invertible.memory.budget import Budget
 from invertible.memory.checkpoint import Checkpoint
 from invertible.memory.exact import Exact
 from invertible.memory.recursive import Recursive
@@ -19,7 +20,7 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
 
 
 def strategy(memory: str | Strategy) -> Strategy:
-    """A strategy from its name, or as it is.
+    """A strategy from its name, a budget from a number of bytes such as "512MiB", or a strategy as it is.
 
     Raises:
         ConfigError: naming the choices.
@@ -28,7 +29,9 @@ def strategy(memory: str | Strategy) -> Strategy:
         return memory
     if memory in STRATEGIES:
         return STRATEGIES[memory]()
+    if memory[:1].isdigit():
+        return Budget(memory)
     raise ConfigError(
-        f"memory: expected one of {', '.join(map(repr, STRATEGIES))}, or a strategy such as "
-        f"invertible.memory.Budget('512MiB'), got {memory!r}."
+        f"memory: expected one of {', '.join(map(repr, STRATEGIES))}, a budget such as '512MiB', or a strategy such as "
+        f"invertible.memory.Reversible(tolerance=1e-5), got {memory!r}."
     )

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
+
+from invertible.memory import strategy
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
@@ -92,6 +94,8 @@ class Training(Section):
         steps: number of steps. Exactly one of the two.
         seed: of the weights, the order of the data, the dequantisation noise and the samples.
         precision: `"32-true"`, `"bf16-mixed"`, `"16-mixed"` or `"64-true"`.
+        memory: how activations are kept for the backward pass: `"store"`, `"checkpoint"`, `"recursive"`,
+            `"reversible"`, `"exact"`, or a budget such as `"512MiB"` (see `invertible.memory`).
         gradient_clip: largest 2-norm of the gradient; `None` for no limit.
         ema: decay of the moving average of the weights, 0 for none. Validation, samples and the saved model use it.
         validate_every: epochs between two validations.
@@ -103,11 +107,18 @@ class Training(Section):
     steps: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+    memory: str = "store"
     gradient_clip: float | None = Field(default=None, gt=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
     validate_every: int = Field(default=1, ge=1)
     samples_every: int = Field(default=10, ge=0)
     checkpoint_every: int = Field(default=500, ge=1)
+
+    @field_validator("memory")
+    @classmethod
+    def _known(cls, memory: str) -> str:
+        strategy(memory)
+        return memory
 
     @model_validator(mode="after")
     def _one_length(self) -> "Training":

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from rich.console import Console
 
+from invertible.chain import set_memory
 from invertible.data import load
 from invertible.errors import ConfigError
 from invertible.training.average import MovingAverage
@@ -115,6 +116,8 @@ class _Run:
         # Lightning would convert the weights only after their average was made.
         dtype = torch.float64 if recipe.training.precision == "64-true" else torch.float32
         self.flow = build_flow(recipe, self.data.data).to(dtype)
+        if recipe.training.memory != "store":
+            set_memory(self.flow, recipe.training.memory)
         per_epoch, training = self.data.steps_per_epoch, recipe.training
         self.steps = training.steps or per_epoch * (training.epochs or 1)
         self.module = FlowModule(
