@@ -1,6 +1,6 @@
 """Which ways of saving memory give silently wrong gradients, and which refuse what plain autograd does?
 
-python benchmarks/memory_traps.py [--only NAME ...] [--rows TRAP ...] [--quick] [--verbose]
+python benchmarks/memory_traps.py [--only NAME ...] [--rows TRAP ...] [--quick] [--warm]
 
 Every trap is a use that autograd with stored activations takes for granted, or refuses for good reason; outputs and
 gradients are compared with it, in float64 but where bfloat16 or rounding is the matter. `traps/` holds one function a
@@ -51,11 +51,11 @@ def competitors(names: list[str]) -> tuple[list[str], dict[str, str]]:
     return found, skipped
 
 
-def run(rows: list[str], names: list[str], *, verbose: bool) -> Table:
+def run(rows: list[str], names: list[str], *, warm: bool, verbose: bool) -> Table:
     """Verdicts by trap and competitor."""
     table: Table = {}
     for row in rows:
-        table[row] = {name: judge_apart(traps.ROWS[row], Subject(name)) for name in names}
+        table[row] = {name: judge_apart(traps.ROWS[row], Subject(name, warm)) for name in names}
         print(f"{row}: " + ", ".join(f"{name} {verdict.word}" for name, verdict in table[row].items()), flush=True)
         for name, verdict in table[row].items():
             if verbose and verdict.details and name in OURS:
@@ -110,6 +110,7 @@ def options() -> tuple:
     parser.add_argument("--only", nargs="+", choices=choice, default=choice, metavar="NAME", help=" ".join(choice))
     parser.add_argument("--rows", nargs="+", choices=list(traps.ROWS), default=list(traps.ROWS), metavar="TRAP")
     parser.add_argument("--quick", action="store_true", help="without DDP and the default compiler, and no peers")
+    parser.add_argument("--warm", action="store_true", help="traps in the second step of a chain, not in its first")
     parser.add_argument("--verbose", action="store_true", help="with the tracebacks of this library's errors")
     given = parser.parse_args()
     names = [name for name in choice if name in (*given.only, chains.PLAIN)]
@@ -128,14 +129,14 @@ def main() -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     names, skipped = competitors(names)
-    table = run(rows, names, verbose=given.verbose)
+    table = run(rows, names, warm=given.warm, verbose=given.verbose)
     failed = failures(table)
     cells = {
         row: {name: [verdict.word.strip("*"), verdict.reason] for name, verdict in verdicts.items()}
         for row, verdicts in table.items()
     }
-    record = {"environment": _record.environment(*chains.PACKAGES), "traps": cells, "skipped": skipped}
-    record["missed"] = failed
+    record = {"environment": _record.environment(*chains.PACKAGES), "warm": given.warm, "traps": cells}
+    record |= {"skipped": skipped, "missed": failed}
     title = TITLE.format(rows=len(rows), columns=len(names))
     _record.write(given.out, "memory-traps", title, page(table, names, skipped, failed), record)
     return 1 if failed else 0

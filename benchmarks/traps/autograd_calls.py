@@ -9,7 +9,7 @@ from traps.subject import Setup, Subject, Tensors, Trial, named
 
 
 def _gradients_of(trial: Trial, loss: Tensor, inputs: list[Tensor]) -> Tensors:
-    return named("gradient", torch.autograd.grad(loss, inputs, allow_unused=True))
+    return named("gradient", torch.autograd.grad(loss, inputs))
 
 
 def two_backwards(subject: Subject) -> None:

@@ -11,7 +11,7 @@ def input_no_grad(subject: Subject) -> None:
     """The first layer of a network: a batch that requires no grad."""
 
     def scenario(trial: Trial) -> Tensors:
-        y = trial.model(trial.x.detach())
+        y = trial.model(trial.x.detach().clone())
         trial.loss(y).backward()
         return {"output": y, **trial.gradients()}
 
@@ -24,7 +24,7 @@ def input_no_grad_with_head(subject: Subject) -> None:
     def scenario(trial: Trial) -> Tensors:
         torch.manual_seed(3)
         head = nn.Conv2d(CHANNELS, CHANNELS, 1).to(trial.x.dtype)
-        trial.loss(head(trial.model(trial.x.detach()))).backward()
+        trial.loss(head(trial.model(trial.x.detach().clone()))).backward()
         return {"gradient of head": head.weight.grad, **trial.gradients()}
 
     subject.agree(scenario)

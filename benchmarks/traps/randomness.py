@@ -42,7 +42,7 @@ class _Dropout(nn.Module):
 
     def forward(self, x):
         key, masks = (self.position, self.masks.phase), self.masks.masks
-        if self.masks.replay:
+        if self.masks.replay and key in masks:
             return x * masks[key] * 2
         mask = torch.rand_like(x) < 0.5
         if self.masks.phase is not None:

@@ -54,7 +54,7 @@ class Trial:
         weights: of a linear loss.
     """
 
-    def __init__(self, name: str, setup: Setup):
+    def __init__(self, name: str, setup: Setup, *, warm: bool = False):
         self.name, self.setup = name, setup
         made = nets.make_pairs(setup.blocks, CHANNELS, setup.net, affine=setup.log_scale is not None)
         self.pairs = setup.prepare(made)
@@ -62,8 +62,14 @@ class Trial:
             module.to(setup.dtype)
         self.model = self.build(self.pairs)
         generator = torch.Generator().manual_seed(1)
-        x, weights = torch.randn(2, BATCH, CHANNELS, SIZE, SIZE, generator=generator, dtype=torch.float64)
-        self.x, self.weights = x.to(setup.dtype).requires_grad_(), weights.to(setup.dtype)
+        shape = (BATCH, CHANNELS, SIZE, SIZE)
+        # Two tensors, not two views of one: some competitors free what lies under their input.
+        x, self.weights = (torch.randn(shape, generator=generator, dtype=torch.float64).to(setup.dtype) for _ in "xw")
+        self.x = x.requires_grad_()
+        if warm:
+            self.step()
+            for tensor in (self.x, *self.parameters()):
+                tensor.grad = None
 
     def build(self, pairs: nets.Pairs) -> nn.Module:
         """The competitor's chain of the given networks."""
@@ -111,9 +117,11 @@ class Subject:
 
     Attributes:
         name: of the competitor.
+        warm: give every chain a step first: some look closer at their first than at later ones.
     """
 
     name: str
+    warm: bool = False
 
     @property
     def reference(self) -> str:
@@ -122,11 +130,11 @@ class Subject:
 
     def trial(self, setup: Setup) -> Trial:
         """A trial of the competitor."""
-        return Trial(self.name, setup)
+        return Trial(self.name, setup, warm=self.warm)
 
     def true(self, setup: Setup) -> Trial:
         """The same trial with stored activations."""
-        return Trial(self.reference, setup)
+        return Trial(self.reference, setup, warm=self.warm)
 
     def agree(
         self,

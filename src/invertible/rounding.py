@@ -17,21 +17,25 @@ def round_to_grid(x: Tensor, bits: int) -> Tensor:
         x: any shape, floating point.
         bits: number of binary digits behind the point.
     """
+    if torch._C._are_functorch_transforms_active():
+        # What they cannot see through; the same numbers, but for infinity.
+        x = x.double()
+        return x + (_rounded(x, bits) - x).detach()
     return _RoundToGrid.apply(x, bits)  # pyright: ignore[reportReturnType]
 
 
+def _rounded(x: Tensor, bits: int) -> Tensor:
+    # Added to a number whose last digit is 2^-bits, x keeps no smaller one; twice as quick as scale and round.
+    anchor = 1.5 * 2.0 ** (52 - bits)
+    return (x.double() + anchor).sub_(anchor)
+
+
 class _RoundToGrid(torch.autograd.Function):
-    generate_vmap_rule = True
-
+    # With a forward of the older style: one that has setup_context costs 0.1 ms more a call.
     @staticmethod
-    def forward(x: Tensor, bits: int) -> Tensor:
-        # Added to a number whose last digit is 2^-bits, x keeps no smaller one; twice as quick as scale and round.
-        anchor = 1.5 * 2.0 ** (52 - bits)
-        return (x.double() + anchor).sub_(anchor)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:  # noqa: ANN401
-        ctx.dtype = inputs[0].dtype
+    def forward(ctx: Any, x: Tensor, bits: int) -> Tensor:  # noqa: ANN401
+        ctx.dtype = x.dtype
+        return _rounded(x, bits)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401

@@ -203,6 +203,44 @@ def test_inside_a_checkpoint_and_under_saved_tensor_hooks(strategy: str) -> None
     both(strategy, use)
 
 
+@pytest.mark.parametrize("memory", ["store", "checkpoint", "reversible", "exact"])
+def test_tensors_modified_in_place_after_use_are_refused_as_autograd_does(memory: str) -> None:
+    class Doubled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return torch.sigmoid(self.linear(x)).mul_(2.0)
+
+    net = inv.Chain(*[inv.ReversibleResidual(Doubled(), mlp(3)) for _ in range(3)], memory=memory)
+    with pytest.raises(
+        RuntimeError, match="modified by an inplace operation|was modified in place after it had been used"
+    ):
+        loss_of(*net(torch.randn(4, 6))).backward()
+
+
+def test_forward_mode_differentiation_runs_with_stored_activations() -> None:
+    from torch.autograd import forward_ad
+
+    net = residual_chain(3, memory="reversible").double()
+    found = []
+    for memory in ("reversible", "store"):
+        net.memory = memory
+        with forward_ad.dual_level():
+            y, _ = net(forward_ad.make_dual(X, torch.ones_like(X)))
+            found.append(forward_ad.unpack_dual(y).tangent)
+    assert torch.equal(*found)
+
+
+def test_where_hooks_are_disabled_activations_are_stored() -> None:
+    net = residual_chain(3, memory="reversible").double()
+    with torch.autograd.graph.disable_saved_tensors_hooks("not here"):
+        y, _ = net(X)
+    y.sum().backward()
+    assert net.memory_log.passes == 0
+
+
 def test_post_accumulate_hooks_fire_block_by_block_while_the_backward_runs() -> None:
     net = residual_chain(4, memory="reversible").double()
     order: list[int] = []

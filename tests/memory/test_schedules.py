@@ -38,39 +38,46 @@ def test_split_attains_the_optimum() -> None:
         assert m + rest + fewest(m, slots) == fewest(length, slots), (length, slots)
 
 
-class Counted(Step):
-    """x -> x + w, which counts how it is run."""
+class Sine(Step):
+    """x -> x + sin(w x)."""
 
     changed = (0,)
 
-    def __init__(self, counts: dict[str, int]) -> None:
+    def __init__(self) -> None:
         self.module = torch.nn.Linear(1, 1, bias=False)
-        self.modules, self.counts = (self.module,), counts
+        self.modules = (self.module,)
 
     def run(self, state, condition):
-        self.counts["graph" if torch.is_grad_enabled() else "plain"] += 1
         return (state[0] + torch.sin(self.module(state[0])),), None
 
 
 def passed(strategy: memory.Strategy, length: int) -> tuple[dict[str, int], int, memory.Log]:
     """Runs in the backward pass, the most states held, and the log."""
     counts = {"graph": 0, "plain": 0}
-    steps = [Counted(counts) for _ in range(length)]
+    steps = [Sine() for _ in range(length)]
     log, most = memory.Log(), 0
     x = torch.ones(2, 1, requires_grad=True)
     tape = strategy.tape(steps, (x,), None, log)
     log.begin(length)
     (y,), _ = tape.forward((x,))
-    hold, refill = tape.hold, tape.refill
+    hold, rerun = tape.hold, tape.rerun
 
     def counted_hold(index, state):
         nonlocal most
         hold(index, state)
         most = max(most, len(tape.states))
 
-    tape.hold, tape.refill = counted_hold, refill
+    def counted(kind, call):
+        def counting(*args):
+            counts[kind] += 1
+            return call(*args)
+
+        return counting
+
+    tape.hold, tape.rerun = counted_hold, counted("graph", rerun)
+    # A walk is a rerun whose saved tensors are dropped.
+    tape.walk = counted("plain", lambda index, state: rerun(index, state)[0])
     most = len(tape.states)
-    counts["graph"] = counts["plain"] = 0
     y.sum().backward()
     return counts, most, log
 

@@ -78,7 +78,8 @@ class CouplingStep(Step):
 
     def _cast_conditioner(self, passive: Tensor, condition: Tensor | None) -> Tensor:
         dtypes = (p.dtype for p in self.modules[0].parameters() if p.is_floating_point())
-        return self.conditioner(passive.to(next(dtypes, torch.float32)), condition)
+        # Another memory format gives other bits, and a rebuilt tensor may come in another one.
+        return self.conditioner(passive.to(next(dtypes, torch.float32)).contiguous(), condition)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from invertible.memory.budget import Budget
 from invertible.memory.checkpoint import Checkpoint
+from invertible.memory.determinism import DeterminismReport, check_determinism
 from invertible.memory.exact import Exact
 from invertible.memory.guard import ReconstructionWarning
 from invertible.memory.log import Log, Report, report
@@ -17,6 +18,7 @@ __all__ = [
     "Budget",
     "ChangedParameterError",
     "Checkpoint",
+    "DeterminismReport",
     "Exact",
     "Log",
     "ReconstructionWarning",
@@ -28,6 +30,7 @@ __all__ = [
     "Step",
     "Store",
     "Strategy",
+    "check_determinism",
     "report",
     "strategy",
 ]

@@ -22,16 +22,18 @@ class Saved:
 
     Attributes:
         slots: the tensors by number, as far as they are held.
+        versions: of the tensors when they were saved, by number.
         count: how many were saved.
         signature: a hash of their shapes and dtypes.
     """
 
-    __slots__ = ("_members", "_parameters", "count", "signature", "slots")
+    __slots__ = ("_members", "_parameters", "count", "signature", "slots", "versions")
 
     def __init__(self, members: Sequence[tuple[nn.Module, bool]]) -> None:
         self._members: Sequence[tuple[nn.Module, bool]] | None = members
         self._parameters: set[int] = set()
         self.slots: dict[int, Tensor] = {}
+        self.versions: list[int] = []
         self.count, self.signature = 0, 0
 
     def number(self, tensor: Tensor) -> int | None:
@@ -49,6 +51,7 @@ class Saved:
             return None
         number = self.count
         self.slots[number] = tensor.detach()
+        self.versions.append(tensor._version)
         self.count += 1
         self.signature = hash((self.signature, tensor.shape, tensor.dtype))
         return number
@@ -99,17 +102,29 @@ class Ledger(Saved):
             return parameter
         if self.is_open:
             # The step differentiates itself on its way, as a divergence does; or its tensors stay.
-            return self.slots[packed]
+            return self._unchanged(packed, self.slots[packed])
         if packed not in self.slots:
             refill()
         # Given away, so that the backward of a step frees its tensors as it goes.
-        return self.slots.pop(packed)
+        return self._unchanged(packed, self.slots.pop(packed))
+
+    def put(self, saved: Saved) -> None:
+        """Take over what a replay has saved."""
+        self.slots, self.versions = saved.slots, saved.versions
+
+    def _unchanged(self, number: int, tensor: Tensor) -> Tensor:
+        if tensor._version != self.versions[number]:
+            raise RuntimeError(
+                f"{self.name}: a tensor of shape {tuple(tensor.shape)} that is needed for the gradient was modified "
+                "in place after it had been used. Use the out-of-place operation."
+            )
+        return tensor
 
     def close(self) -> None:
         """End the first run: its tensors are given up, unless they are to stay."""
         self.is_open = self.stays
         if not self.stays:
-            self.slots = {}
+            self.slots, self.versions = {}, []
 
     def keep_all(self) -> None:
         """Let the tensors of the first run stay: nothing will give them again."""

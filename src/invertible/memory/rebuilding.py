@@ -12,7 +12,7 @@ from invertible.memory.guard import Guard, Watch, quarantine, witness
 from invertible.memory.ledger import Saved
 from invertible.memory.log import Log, Quarantined
 from invertible.memory.proof import proved
-from invertible.memory.step import State, Step, relative_distance
+from invertible.memory.step import State, Step, axes_by_stride, laid_out, relative_distance
 from invertible.memory.tape import INPUT_KEPT, REBUILT, STORED, Tape, keeps_graph
 
 # What a block may raise that cannot invert a state.
@@ -39,6 +39,7 @@ class ReversibleTape(Tape):
         for index, found in log.quarantined.items():
             self.modes[index] = found.mode
         self.cursor: tuple[int, State] | None = None
+        self.layouts: dict[int, tuple[tuple[int, ...], ...]] = {}
         self._trial = guard is not None and self._is_first_of_its_kind(state)
 
     def _is_first_of_its_kind(self, state: State) -> bool:
@@ -74,6 +75,14 @@ class ReversibleTape(Tape):
         ):
             self.hold(index, state)
         self.watch.leave(index, state)
+        self.layouts[index] = tuple(axes_by_stride(x) for x in state)
+
+    def aligned(self, index: int, state: State) -> State:
+        """A rebuilt input in the memory format of the first run: dropout draws other masks in another one."""
+        layouts = self.layouts.get(index)
+        if layouts is None or all(axes_by_stride(x) == axes for x, axes in zip(state, layouts, strict=True)):
+            return state
+        return tuple(laid_out(x, axes) for x, axes in zip(state, layouts, strict=True))
 
     def ran(self, index: int, state: State, result: State) -> None:
         """Prove the step, if this is the first pass of its kind."""
@@ -129,7 +138,7 @@ class ReversibleTape(Tape):
         if kept is not None:
             return kept
         try:
-            source = self.walk(index, state, backwards=True)
+            source = self.aligned(index, self.walk_back(index, state))
             error = self.watch.error(index, source)
         except NO_INVERSE:
             source, error = state, self._failed()
@@ -152,6 +161,7 @@ class ReversibleTape(Tape):
     def _checked_rebuild(self, index: int, output: State) -> tuple[State, Saved]:
         try:
             source, saved = self.rebuild(index, output)
+            source = self.aligned(index, source)
             error = self.watch.error(index, source)
         except NO_INVERSE:
             return self._repair(index, output, self._failed())
@@ -208,7 +218,7 @@ class ReversibleTape(Tape):
         for index in range(start, position):
             if index > start and (position - index) % spacing == 0:
                 self.hold(index, state)
-            state = self.walk(index, state, backwards=False)
+            state = self.walk(index, state)
             if self.watch.error(index + 1, state):
                 raise self.irreproducible(index)
         return state

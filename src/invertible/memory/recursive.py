@@ -80,7 +80,7 @@ class RecursiveTape(ForwardTape):
             length = index - start + 1
             ahead = split(length, free) if free > 1 else length - 1
             for step in range(start, start + ahead):
-                state = self.checked(step + 1, self.walk(step, state, backwards=False))
+                state = self.checked(step + 1, self.walk(step, state))
             start += ahead
             if free > 1:
                 self.hold(start, state)

@@ -187,6 +187,21 @@ def detached(state: State) -> State:
     return tuple(x.detach() for x in state)
 
 
+def axes_by_stride(x: Tensor) -> tuple[int, ...]:
+    """The axes behind the batch, those with the largest strides first: (1, 2, 3), or (2, 3, 1) for channels-last."""
+    strides = x.stride()
+    return tuple(sorted((axis for axis in range(1, x.dim()) if x.shape[axis] > 1), key=lambda axis: -strides[axis]))
+
+
+def laid_out(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """x with its axes in memory in a given order, as `axes_by_stride` tells it."""
+    if axes_by_stride(x) == axes:
+        return x
+    order = (0, *(axis for axis in range(1, x.dim()) if axis not in axes), *axes)
+    back = sorted(range(x.dim()), key=order.__getitem__)
+    return x.permute(order).contiguous().permute(back)
+
+
 def relative_distance(a: State, b: State) -> float:
     """The largest |a - b| / |b| over tensors and samples, in the 2-norm; NaN where both are NaN counts as equal."""
     worst = 0.0

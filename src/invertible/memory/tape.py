@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 
 from invertible.errors import InvertibleError
@@ -156,13 +157,17 @@ class Tape:
 
     # Running steps again.
 
-    def walk(self, index: int, state: State, *, backwards: bool) -> State:
-        """Run a step again, or its inverse, without grad."""
+    def walk(self, index: int, state: State) -> State:
+        """Run a step again, for its output alone; with grad, since some operations take other kernels without."""
+        return self.rerun(index, state)[0]
+
+    def walk_back(self, index: int, state: State) -> State:
+        """The input of a step from its output, alone."""
         step = self.steps[index]
+        if step.one_pass:
+            return self.reconstruct(index, state)[0]
         with self.worlds[index].restored(), recording(), torch.no_grad():
-            if backwards:
-                return step.invert(state, self._condition())
-            return step.run(state, self._condition())[0]
+            return step.invert(state, self._condition())
 
     def rerun(self, index: int, state: State) -> tuple[State, Saved]:
         """Run a step again from its input: the output, and what autograd saved."""
@@ -177,7 +182,7 @@ class Tape:
         step = self.steps[index]
         if step.one_pass:
             return self.reconstruct(index, output)
-        source = self.walk(index, output, backwards=True)
+        source = self.walk_back(index, output)
         return source, self.rerun(index, source)[1]
 
     def _capture(self, index: int, call: Callable[[], State]) -> tuple[State, Saved]:
@@ -215,7 +220,7 @@ class Tape:
                 "run, or of other shapes. Its forward depends on something that changes between calls; "
                 "invertible.memory.check_determinism(module, example) finds out on what. memory='store' trains it."
             )
-        ledger.slots = saved.slots
+        ledger.put(saved)
 
 
 class _Unpack:
@@ -242,8 +247,14 @@ def keeps_graph() -> bool:
 
 
 def can_record() -> bool:
-    """Whether hooks on saved tensors can be set: with grad, outside of `torch.func`, and in no step of another pass."""
-    return torch.is_grad_enabled() and not is_recording() and not torch._C._are_functorch_transforms_active()
+    """Whether hooks on saved tensors can be set: with grad, without forward-mode AD, in no step of another pass."""
+    return (
+        torch.is_grad_enabled()
+        and not is_recording()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and _hooks_are_enabled()
+    )
 
 
 def is_differentiable(steps: Sequence[Step], state: State, condition: Tensor | None) -> bool:
@@ -260,5 +271,17 @@ def _first_differentiable(steps: Sequence[Step], state: State, condition: Tensor
     return len(steps)
 
 
+def _hooks_are_enabled() -> bool:
+    ask = getattr(getattr(torch._C, "_autograd", None), "_saved_tensors_hooks_is_enabled", None)
+    return ask is None or bool(ask())
+
+
 def _with_grad(x: Tensor) -> Tensor:
-    return x.detach().requires_grad_()
+    """A leaf with the values of x, which keeps no gradient."""
+    leaf = x.detach().requires_grad_()
+    leaf.register_post_accumulate_grad_hook(_drop_gradient)
+    return leaf
+
+
+def _drop_gradient(leaf: Tensor) -> None:
+    leaf.grad = None

@@ -43,7 +43,7 @@ def glow(
         coupling: `"affine"`, `"additive"` or `"spline"`.
         scale: scale function of the affine coupling, a name of `blocks.scale.SCALES`.
         permutation: `"conv1x1"`, `"shuffle"` (fixed random) or `"reverse"`.
-        parametrization: of the 1 x 1 convolution: `"plu"`, `"free"` or `"orthogonal"`.
+        parametrization: of the 1 x 1 convolution: `"plu"`, `"free"`, `"orthogonal"` or `"lifting"`.
         learned_prior: predict mean and scale of factored-out latents from those kept, as the paper's code does.
         condition_features: width of a condition given to every coupling: (B, F), or a map (B, F, height, width).
         classes: number of classes; the condition is then integer labels (B,), given to every coupling and to a
