@@ -91,7 +91,7 @@ def page(table: Table, names: list[str], skipped: dict[str, str], failed: list[s
     ]
     notes = [f"- {name}: {note}." for name in names if (note := chains.COMPETITORS[name].note)]
     notes += [f"- {name} was left out: {reason}" for name, reason in skipped.items()]
-    decided = [f"- MISSED: {line}" for line in failed] or ["- this library: passed"]
+    decided = [f"- MISSED: {line}" for line in failed] or ["- this library: passed"] * bool(OURS & set(names))
     parts = [
         LEGEND,
         _record.table(["trap", *names], rows),

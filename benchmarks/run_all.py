@@ -16,6 +16,8 @@ SCRIPTS = {
     "import_time.py": ["--rounds", "3"],
     "round_trip.py": ["--instances", "2", "--skip-models"],
     "flows.py": ["--rounds", "3"],
+    "memory.py": ["--quick"],
+    "memory_traps.py": ["--quick"],
 }
 
 

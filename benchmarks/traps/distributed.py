@@ -2,6 +2,7 @@
 
 import datetime
 import multiprocessing
+import os
 import tempfile
 import traceback
 from contextlib import nullcontext
@@ -44,7 +45,8 @@ def _rank(subject: Subject, rank: int, folder: str, steps: int, no_sync: bool, o
         model = DistributedDataParallel(trial.model, **options)
         _accumulate(model, trial, rank, steps=steps, no_sync=no_sync)
         torch.save([parameter.grad for parameter in trial.parameters()], f"{folder}/{rank}.pt")
-        distributed.destroy_process_group()
+        distributed.barrier()
+        os._exit(0)  # leaving the group in order can wait for a rank that has gone
     except Exception as error:
         Path(folder, f"{rank}.txt").write_text(f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}")
 
@@ -59,15 +61,29 @@ def _expected(subject: Subject, steps: int, no_sync: bool) -> list[Tensor]:
     return total
 
 
+def _run(ranks: list) -> None:
+    """Run the processes to their end; one that crashes takes this process with it, after the others."""
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(2 * PATIENCE.total_seconds())
+    hanging = [process for process in ranks if process.is_alive()]
+    for process in hanging:
+        process.kill()
+        process.join()
+    for process in ranks:
+        if process not in hanging and process.exitcode < 0:
+            os.kill(os.getpid(), -process.exitcode)
+    if hanging:
+        raise TimeoutError("a rank waits for ever")
+
+
 def _agree(subject: Subject, *, steps: int = 1, no_sync: bool = False, **options) -> None:
     fork = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
         arguments = [(subject, rank, folder, steps, no_sync, options) for rank in range(RANKS)]
         ranks = [fork.Process(target=_rank, args=each) for each in arguments]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join()
+        _run(ranks)
         for rank in range(RANKS):
             failure = Path(folder, f"{rank}.txt")
             if failure.exists():

@@ -37,6 +37,8 @@ def judge(trap: Callable[[Subject], str | None], subject: Subject) -> Verdict:
         return Verdict(WRONG, str(error))
     except NotApplicableError as error:
         return Verdict(NONE, str(error))
+    except TimeoutError as error:
+        return Verdict(CRASH, str(error))
     except Exception as error:
         first = (str(error).strip() or "no message").splitlines()[0]
         return Verdict(REFUSE, f"{type(error).__name__}: {first}", traceback.format_exc())

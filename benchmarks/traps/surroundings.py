@@ -21,6 +21,20 @@ def tap_intermediate(subject: Subject) -> None:
     subject.agree(scenario)
 
 
+def tap_inner_net(subject: Subject) -> None:
+    """Forward hooks on the inner networks store what they return, by network, and the loss uses it."""
+
+    def scenario(trial: Trial) -> Tensors:
+        tapped: dict[int, Tensor] = {}
+        for index, net in enumerate(trial.modules()):
+            net.register_forward_hook(lambda _module, _inputs, output, at=index: tapped.update({at: output}))
+        y = trial.model(trial.hidden())
+        (trial.loss(y) + sum(output.square().sum() for output in tapped.values())).backward()
+        return {"output": y, **trial.gradients()}
+
+    subject.agree(scenario)
+
+
 def fg_forward_hooks(subject: Subject) -> None:
     """Forward hooks on inner networks act: here, they halve what the network returns."""
 
@@ -112,6 +126,7 @@ ROWS = {
     f.__name__: f
     for f in (
         tap_intermediate,
+        tap_inner_net,
         skip_around,
         relu_before,
         caller_input_intact,

@@ -74,12 +74,13 @@ class CouplingStep(Step):
         if on_grid is None:
             return super().exact(bits)
         (module,) = self.modules
-        return CouplingStep(self.name, module, self._cast_conditioner, on_grid, active=self.active)
+        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
 
-    def _cast_conditioner(self, passive: Tensor, condition: Tensor | None) -> Tensor:
-        dtypes = (p.dtype for p in self.modules[0].parameters() if p.is_floating_point())
-        # Another memory format gives other bits, and a rebuilt tensor may come in another one.
-        return self.conditioner(passive.to(next(dtypes, torch.float32)).contiguous(), condition)
+        def cast(passive: Tensor, condition: Tensor | None) -> Tensor:
+            # Another memory format gives other bits, and a rebuilt tensor may come in another one.
+            return self.conditioner(passive.to(dtype).contiguous(), condition)
+
+        return CouplingStep(self.name, module, cast, on_grid, active=self.active)
 
 
 @dataclass(frozen=True)

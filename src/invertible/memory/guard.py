@@ -18,7 +18,7 @@ from torch import Tensor
 
 from invertible.errors import ConfigError, choose
 from invertible.memory.log import Log, Quarantined
-from invertible.memory.step import State, Step
+from invertible.memory.step import State, Step, axes_by_stride
 
 # Relative errors of the input that keep float32 gradients within 1e-3 of the stored ones, and their like elsewhere.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -91,10 +91,12 @@ def witness(x: Tensor, weights: Callable[[int, int], Tensor] = signs) -> Tensor:
     x = x.detach()
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     x = x if x.dtype == dtype else x.to(dtype)
-    order = tuple(sorted(range(1, x.dim()), key=x.stride, reverse=True))
-    rows = x.permute(0, *order)
-    if x[0].numel() <= ONE_READ:
-        return rows.flatten(1).mv(_product(weights, tuple(x.shape), order, dtype, x.device))
+    axes = axes_by_stride(x)
+    order = (*(axis for axis in range(1, x.dim()) if axis not in axes), *axes)
+    rows = x.permute(0, *order) if order != tuple(range(1, x.dim())) else x
+    if x.numel() <= ONE_READ * len(x):
+        rows = rows if x.dim() == 2 else rows.flatten(1)
+        return rows.mv(_product(weights, x.shape, order, dtype, x.device))
     for axis in reversed(order):
         rows = rows.matmul(weights(x.shape[axis], axis).to(x.device, dtype))
     return rows

@@ -6,19 +6,17 @@ are put under the same numbers. The graph is the true one throughout: `autograd.
 parameters, hooks and distributed wrappers see what they always see.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import Parameter
 
 from invertible.memory.world import ChangedParameterError
 
 
 class Saved:
     """Tensors saved by a run of a step, in order, by number; parameters are left out.
-
-    Args:
-        members: all modules of the step.
 
     Attributes:
         slots: the tensors by number, as far as they are held.
@@ -27,27 +25,16 @@ class Saved:
         signature: a hash of their shapes and dtypes.
     """
 
-    __slots__ = ("_members", "_parameters", "count", "signature", "slots", "versions")
+    __slots__ = ("count", "signature", "slots", "versions")
 
-    def __init__(self, members: Sequence[tuple[nn.Module, bool]]) -> None:
-        self._members: Sequence[tuple[nn.Module, bool]] | None = members
-        self._parameters: set[int] = set()
+    def __init__(self) -> None:
         self.slots: dict[int, Tensor] = {}
         self.versions: list[int] = []
         self.count, self.signature = 0, 0
 
     def number(self, tensor: Tensor) -> int | None:
         """Take a tensor in and return its number, `None` for a parameter."""
-        if self._members is not None:
-            # Only now, for FSDP puts the whole parameters in place when the module is called.
-            self._parameters = {
-                parameter.untyped_storage().data_ptr()
-                for module, _ in self._members
-                for parameter in module._parameters.values()
-                if parameter is not None
-            }
-            self._members = None
-        if tensor.untyped_storage().data_ptr() in self._parameters:
+        if is_parameter(tensor):
             return None
         number = self.count
         self.slots[number] = tensor.detach()
@@ -74,14 +61,13 @@ class Ledger(Saved):
     """What the true graph of a step has saved: numbers, filled again when the backward asks for them.
 
     Args:
-        members: all modules of the step.
         name: of the step, for messages.
     """
 
     __slots__ = ("is_open", "name", "stays")
 
-    def __init__(self, members: Sequence[tuple[nn.Module, bool]], name: str) -> None:
-        super().__init__(members)
+    def __init__(self, name: str) -> None:
+        super().__init__()
         self.name, self.is_open, self.stays = name, True, False
 
     def pack(self, tensor: Tensor) -> int | tuple[Tensor, int]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -134,6 +120,14 @@ class Ledger(Saved):
         """Forget what was filled and never asked for."""
         if not self.stays:
             self.slots = {}
+
+
+def is_parameter(tensor: Tensor) -> bool:
+    """Whether a tensor is a parameter or a view of one: those stay where they are, and need not be held."""
+    if type(tensor) is Parameter:
+        return True
+    base = tensor._base
+    return isinstance(base, Parameter) if base is not None else isinstance(tensor, Parameter)
 
 
 def saving(saved: Saved) -> saved_tensors_hooks:

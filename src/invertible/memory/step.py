@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -189,8 +190,12 @@ def detached(state: State) -> State:
 
 def axes_by_stride(x: Tensor) -> tuple[int, ...]:
     """The axes behind the batch, those with the largest strides first: (1, 2, 3), or (2, 3, 1) for channels-last."""
-    strides = x.stride()
-    return tuple(sorted((axis for axis in range(1, x.dim()) if x.shape[axis] > 1), key=lambda axis: -strides[axis]))
+    return _by_stride(x.shape, x.stride())
+
+
+@lru_cache(maxsize=256)
+def _by_stride(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted((axis for axis in range(1, len(shape)) if shape[axis] > 1), key=lambda axis: -strides[axis]))
 
 
 def laid_out(x: Tensor, axes: tuple[int, ...]) -> Tensor:

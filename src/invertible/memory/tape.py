@@ -66,7 +66,7 @@ class Tape:
         self._condition_version = None if condition is None else condition._version
         self.setting = Setting({x.device for x in state})
         self.worlds = [World(self.setting, step.modules, step.name) for step in steps]
-        self.ledgers = [Ledger(world.members, world.name) for world in self.worlds]
+        self.ledgers = [Ledger(step.name) for step in steps]
         self.states: dict[int, tuple[State, tuple[int, ...]]] = {}
         self.lock = threading.RLock()
         self.first = 0
@@ -186,7 +186,7 @@ class Tape:
         return source, self.rerun(index, source)[1]
 
     def _capture(self, index: int, call: Callable[[], State]) -> tuple[State, Saved]:
-        saved = Saved(self.worlds[index].members)
+        saved = Saved()
         with self.worlds[index].restored(), recording(), saving(saved):
             result = detached(call())
         return result, saved
