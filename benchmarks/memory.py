@@ -14,10 +14,10 @@ import sys
 import warnings
 
 import _record
-import _timing
 import chains
 import torch
 from _allocator import keep_warm
+from _bracketed import bracketed
 from _chain_step import ACTIVATION, BATCH, ChainStep, gradient_error
 from _depth_figure import draw
 from _growth import exponent
@@ -58,14 +58,13 @@ def prepare(names: list[str], length: int, skipped: dict[str, str]) -> tuple[dic
 def measure(names: list[str], length: int, rounds: int, skipped: dict[str, str]) -> tuple[dict, float]:
     """Figures of every competitor at one length, and the machine's ideal time: 1 + forward / stored step."""
     steps, found = prepare(names, length, skipped)
-    calls = {**steps, "forward": steps[chains.PLAIN].evaluate}
-    seconds = _timing.interleaved(calls, rounds)
-    plain, minimum = seconds[chains.PLAIN], seconds[chains.MINIMUM]
+    plain, minimum = chains.PLAIN, chains.MINIMUM
+    times = bracketed({**steps, "forward": steps[plain].evaluate}, (plain, minimum), rounds)
     for name in steps:
-        found[name]["seconds"] = statistics.median(seconds[name])
-        found[name]["ratio"] = _timing.median_ratio(seconds[name], plain)
-        found[name]["minimum_ratio"] = _timing.median_ratio(seconds[name], minimum)
-    return found, 1 + _timing.median_ratio(seconds["forward"], plain)
+        # Of the same pace for all: the median of the ratios on the median of the reference.
+        found[name]["seconds"] = times[name].ratio(plain) * statistics.median(times[plain].seconds)
+        found[name]["ratio"], found[name]["minimum_ratio"] = times[name].ratio(plain), times[name].ratio(minimum)
+    return found, 1 + times["forward"].ratio(plain)
 
 
 def growth(figures: Figures) -> dict[str, dict[str, float]]:

@@ -163,7 +163,7 @@ CHANGES = (
         "no_grad",
         TRAINING,
         under(lambda _: torch.no_grad()),
-        "Inverses, repairs and recursive checkpoints run without grad, where it takes other kernels or another path. "
+        "Inverses run without grad, where it takes other kernels or another path. "
         "For attention see its fast path; for an LSTM on CPU, torch.backends.mkldnn.flags(enabled=False).",
     ),
     Change(
