@@ -1,6 +1,7 @@
 """What the forward pass saw, the recomputation sees again, and leaves no trace."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -35,6 +36,44 @@ def test_dropout_draws_the_same_masks(strategy: str) -> None:
         results.append((train(chain, x), torch.rand(1)))
     assert_same(results[1][0], results[0][0])
     assert results[0][1] == results[1][1]
+
+
+@each_strategy
+def test_dropout_behind_frozen_and_stored_blocks(strategy: str) -> None:
+    class Own(nn.Module):
+        """Gives other values when it is run again, so that it is stored; and draws from the default generator."""
+
+        def __init__(self):
+            super().__init__()
+            self.linear, self.calls = nn.Linear(3, 3), 0
+
+        def forward(self, x):
+            self.calls += 1
+            return nn.functional.dropout(self.linear(x), 0.5) * self.calls
+
+    dropped = lambda: mlp(3, nn.Dropout(0.5))  # noqa: E731
+    found = []
+    for memory in ("store", STRATEGIES[strategy]):
+        torch.manual_seed(0)
+        net = residual_chain(2, dropped)
+        own = Own()
+        net = inv.Chain(
+            *net, inv.ReversibleResidual(dropped(), own), *residual_chain(2, dropped), memory=memory
+        ).double()
+        net[0].requires_grad_(False)
+        x = torch.randn(8, 6, dtype=torch.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if strategy not in ("unguarded", "raise", "checkpoint", "three-segments", "recursive", "one-slot"):
+                loss_of(*net(x)).backward()
+            else:
+                own.forward = lambda x, own=own: nn.functional.dropout(own.linear(x), 0.5)
+        net.zero_grad()
+        own.calls = 5
+        torch.manual_seed(1)
+        loss_of(*net(x)).backward()
+        found.append(gradients(net))
+    assert_same(found[1], found[0])
 
 
 def test_two_passes_before_one_backward_keep_their_own_masks() -> None:

@@ -19,7 +19,7 @@ class ChangedParameterError(InvertibleError, RuntimeError):
 
 
 class Setting:
-    """What holds for a whole pass: autocast, and the random state as it moves on.
+    """What holds for a whole pass: its devices and autocast.
 
     Args:
         devices: where tensors live.
@@ -30,13 +30,6 @@ class Setting:
         kinds = {device.type for device in self.devices}
         self.autocast = tuple(_autocast(kind) for kind in sorted(kinds))
         self.cache = torch.is_autocast_cache_enabled()
-        self.random = random_state(self.devices)
-
-    def drawn(self) -> Random | None:
-        """The random state before the last step, if that step drew; moves on to the state now."""
-        before, self.random = self.random, random_state(self.devices)
-        same = all(torch.equal(state, self.random[device]) for device, state in before.items())
-        return None if same else before
 
     def enter(self, stack: ExitStack) -> None:
         """Autocast as it was, where it is another now."""
@@ -57,7 +50,7 @@ class World:
         name: the step's, for messages.
     """
 
-    __slots__ = ("_held", "_versions", "buffers", "members", "name", "parameters", "random", "setting")
+    __slots__ = ("_held", "_random", "_versions", "buffers", "members", "name", "parameters", "random", "setting")
 
     def __init__(self, setting: Setting, modules: Sequence[nn.Module], name: str) -> None:
         self.setting, self.name = setting, name
@@ -70,6 +63,7 @@ class World:
 
     def before(self) -> None:
         """To be called before the first run of the step."""
+        self._random = random_state(self.setting.devices)
         self._versions = _versions(self.members)
         self._held = [
             (owner, name, buffer, buffer._version, buffer.clone()) for owner, name, buffer in _buffers(self.members)
@@ -77,10 +71,11 @@ class World:
 
     def after(self) -> None:
         """To be called after it."""
-        self.random = self.setting.drawn()
         self.parameters = _versions(self.members)
-        held, versions = self._held, self._versions
-        del self._held, self._versions
+        held, versions, random = self._held, self._versions, self._random
+        del self._held, self._versions, self._random
+        if any(not torch.equal(random[device], state) for device, state in random_state(list(random)).items()):
+            self.random = random
         if versions != self.parameters:
             # The step has initialised itself from its input, which it must not do again.
             return
