@@ -64,6 +64,7 @@ def measure(names: list[str], length: int, rounds: int, skipped: dict[str, str])
         # Of the same pace for all: the median of the ratios on the median of the reference.
         found[name]["seconds"] = times[name].ratio(plain) * statistics.median(times[plain].seconds)
         found[name]["ratio"], found[name]["minimum_ratio"] = times[name].ratio(plain), times[name].ratio(minimum)
+        found[name]["ratio_range"] = [min(times[name].ratios[plain]), max(times[name].ratios[plain])]
     return found, 1 + times["forward"].ratio(plain)
 
 

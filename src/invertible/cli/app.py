@@ -46,4 +46,5 @@ app.command("score")(score.score)
 app.command("audit")(audit.audit)
 app.command("recipes")(recipes.recipes)
 app.command("data")(data.data)
-app.command("bench")(bench.bench)
+# Options that are not its own belong to the benchmark.
+app.command("bench", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)

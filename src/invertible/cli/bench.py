@@ -12,8 +12,14 @@ from invertible.errors import ConfigError
 FOLDER = Path(__file__).parents[3] / "benchmarks"
 
 
-def bench(name: Annotated[str | None, typer.Argument(help="A benchmark; lists them if left out.")] = None) -> None:
-    """Run a benchmark. They are part of a checkout, not of the installed package."""
+def bench(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="A benchmark; lists them if left out.")] = None,
+) -> None:
+    """Run a benchmark. They are part of a checkout, not of the installed package.
+
+    What follows the name goes to the benchmark: invertible bench memory --quick.
+    """
     scripts = {path.stem: path for path in sorted(FOLDER.glob("[!_]*.py"))}
     if not scripts:
         raise ConfigError("bench: expected benchmarks/ beside the package, as a checkout has it, found none.")
@@ -22,4 +28,4 @@ def bench(name: Annotated[str | None, typer.Argument(help="A benchmark; lists th
         return
     if name not in scripts:
         raise ConfigError(f"bench: expected one of {', '.join(scripts)}, got {name!r}.")
-    raise typer.Exit(subprocess.run([sys.executable, str(scripts[name])], check=False).returncode)
+    raise typer.Exit(subprocess.run([sys.executable, str(scripts[name]), *context.args], check=False).returncode)

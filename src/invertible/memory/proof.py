@@ -64,5 +64,8 @@ def _alike(a: Tensor, b: Tensor, allowed: float) -> bool:
     if not a.is_floating_point():
         # A mask may flip where its number is on the edge; another mask differs in many places.
         return a.numel() == 0 or float((a != b).double().mean()) <= max(0.01, 1.0 / a.numel())
-    difference = torch.linalg.vector_norm((a.double() - b.double()).nan_to_num())
-    return bool(difference <= allowed * torch.linalg.vector_norm(a.double().nan_to_num()) + torch.finfo(a.dtype).tiny)
+    difference, size = torch.linalg.vector_norm(a - b), torch.linalg.vector_norm(a)
+    if not difference.isfinite() or not size.isfinite():
+        difference = torch.linalg.vector_norm((a.double() - b.double()).nan_to_num())
+        size = torch.linalg.vector_norm(a.double().nan_to_num())
+    return bool(difference <= allowed * size + torch.finfo(a.dtype).tiny)

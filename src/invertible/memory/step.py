@@ -215,10 +215,16 @@ def relative_distance(a: State, b: State) -> float:
             return float("inf")
         if torch.equal(x, reference) or not x.numel():
             continue
-        rows = (x.double() - reference.double()).reshape(len(x), -1)
-        same = (x == reference) | (x.isnan() & reference.isnan())
-        difference = rows.masked_fill(same.reshape(len(x), -1), 0.0).norm(dim=1)
-        norm = reference.double().reshape(len(x), -1).norm(dim=1)
-        ratio = difference / norm.clamp_min(torch.finfo(torch.float32).tiny)
+        ratio = _row_norms(x - reference) / _row_norms(reference).clamp_min(torch.finfo(torch.float32).tiny)
+        if not ratio.isfinite().all():
+            # In full only now: it takes several tensors of the state's size.
+            same = (x == reference) | (x.isnan() & reference.isnan())
+            difference = (x.double() - reference.double()).masked_fill(same, 0.0)
+            ratio = _row_norms(difference) / _row_norms(reference.double()).clamp_min(torch.finfo(torch.float32).tiny)
         worst = max(worst, float(ratio.nan_to_num(nan=float("inf")).max()))
     return worst
+
+
+def _row_norms(x: Tensor) -> Tensor:
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return torch.linalg.vector_norm(x, dim=tuple(range(1, x.dim())), dtype=dtype).double()
