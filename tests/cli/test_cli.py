@@ -285,3 +285,14 @@ def test_a_missing_extra_gives_the_install_line(typed, monkeypatch, missing, ext
     status, _, err = typed(line)
     assert status == 2
     assert err == f"error: {missing} is not installed: run pip install 'invertible[{extra}]'.\n"
+
+
+def test_bench_hands_its_arguments_on(typed, monkeypatch):
+    called = []
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, check: called.append(command) or subprocess.CompletedProcess(command, 1)
+    )
+    status, *_ = typed("bench memory --lengths 4 8 --quick")
+    assert status == 1
+    assert called[0][1].endswith("memory.py")
+    assert called[0][2:] == ["--lengths", "4", "8", "--quick"]

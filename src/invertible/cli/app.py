@@ -47,4 +47,4 @@ app.command("audit")(audit.audit)
 app.command("recipes")(recipes.recipes)
 app.command("data")(data.data)
 # Options that are not its own belong to the benchmark.
-app.command("bench", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)
+app.command("bench", context_settings={"ignore_unknown_options": True})(bench.bench)

@@ -13,13 +13,10 @@ FOLDER = Path(__file__).parents[3] / "benchmarks"
 
 
 def bench(
-    context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="A benchmark; lists them if left out.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(help="Handed on, as in: memory --quick.")] = None,
 ) -> None:
-    """Run a benchmark. They are part of a checkout, not of the installed package.
-
-    What follows the name goes to the benchmark: invertible bench memory --quick.
-    """
+    """Run a benchmark. They are part of a checkout, not of the installed package."""
     scripts = {path.stem: path for path in sorted(FOLDER.glob("[!_]*.py"))}
     if not scripts:
         raise ConfigError("bench: expected benchmarks/ beside the package, as a checkout has it, found none.")
@@ -28,4 +25,4 @@ def bench(
         return
     if name not in scripts:
         raise ConfigError(f"bench: expected one of {', '.join(scripts)}, got {name!r}.")
-    raise typer.Exit(subprocess.run([sys.executable, str(scripts[name]), *context.args], check=False).returncode)
+    raise typer.Exit(subprocess.run([sys.executable, str(scripts[name]), *(arguments or [])], check=False).returncode)
