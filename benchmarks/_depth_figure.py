@@ -12,7 +12,7 @@ PANELS = (
     # A line that is level is linear in depth, and factors can be seen, which they cannot on the steps themselves.
     ("Time of a training step, per block", "milliseconds", lambda entry, length: 1e3 * entry["seconds"] / length),
 )
-# Ours are solid and thick, others thin: name, label, colour, marker.
+# Ours are solid and thick, others thin and on top: name, label, colour, marker.
 OURS = (
     ("store", "store", INK, "o"),
     ("checkpoint", "checkpoint", "#d55e00", "s"),
@@ -75,7 +75,11 @@ def _panel(panel, figures: dict, value: Callable) -> None:
             y = [value(entry, length) for length, entry in figures[name].items()]
             look = {"linewidth": 2.4, "markersize": 6} if ours else {"linewidth": 0.9, "markersize": 5, "alpha": 0.85}
             line = "-" if ours else "--"
-            panel.plot(x, y, line, color=colour, marker=marker, label=label, zorder=3 if ours else 2, **look)
+            panel.plot(x, y, line, color=colour, marker=marker, label=label, zorder=2 if ours else 3, **look)
+    low, high = panel.get_ylim()
+    if high < 6 * low:  # so that noise does not fill a panel
+        middle = (low * high) ** 0.5
+        panel.set_ylim(middle / 6**0.5, middle * 6**0.5)
 
 
 def _ticks(panel, lengths: list[int]) -> None:

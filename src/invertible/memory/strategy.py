@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invertible.memory.log import Log
 from invertible.memory.step import State, Step
-from invertible.memory.tape import Tape, can_record, is_differentiable
+from invertible.memory.tape import Tape, can_record, is_differentiable, record
 
 
 class Strategy:
@@ -34,7 +34,12 @@ class Strategy:
         """
         if self.stores or not steps or not is_differentiable(steps, state, condition):
             return run_plainly(steps, state, condition)
-        return record(self, steps, state, condition, log)  # pyright: ignore[reportCallIssue]
+        if torch.compiler.is_compiling():
+            # Imported only now: it loads the compiler, which takes longer than all else.
+            from invertible.memory.uncompiled import record_uncompiled
+
+            return record_uncompiled(self.tape, steps, state, condition, log)
+        return record(self.tape, steps, state, condition, log)
 
     def tape(self, steps: Sequence[Step], state: State, condition: Tensor | None, log: Log) -> Tape:
         """A tape for one pass."""
@@ -60,16 +65,6 @@ class Store(Strategy):
 
     def __hash__(self) -> int:
         return hash(Store)
-
-
-# Hooks on saved tensors are a matter of eager autograd.
-@torch.compiler.disable
-def record(
-    strategy: Strategy, steps: Sequence[Step], state: State, condition: Tensor | None, log: Log
-) -> tuple[State, Tensor | None]:
-    """Run the steps on a tape of the strategy's."""
-    log.begin(len(steps))
-    return strategy.tape(steps, state, condition, log).forward(state)
 
 
 def run_plainly(steps: Sequence[Step], state: State, condition: Tensor | None) -> tuple[State, Tensor | None]:

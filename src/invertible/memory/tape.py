@@ -223,6 +223,17 @@ class Tape:
         ledger.put(saved)
 
 
+MakeTape = Callable[[Sequence[Step], State, Tensor | None, Log], Tape]
+
+
+def record(
+    make: MakeTape, steps: Sequence[Step], state: State, condition: Tensor | None, log: Log
+) -> tuple[State, Total]:
+    """Run steps on a new tape: the output, and the sum of log-determinants."""
+    log.begin(len(steps))
+    return make(steps, state, condition, log).forward(state)
+
+
 class _Unpack:
     """The hook of one step's true graph. The graph holds the tape through it, and the tape nothing of the graph."""
 
