@@ -12,7 +12,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import Parameter
 
+from invertible.errors import InvertibleError
 from invertible.memory.world import ChangedParameterError
+
+
+class ReplayError(InvertibleError, RuntimeError):
+    """A step that was run again did not do what it did the first time."""
 
 
 class Saved:
@@ -23,11 +28,13 @@ class Saved:
         versions: of the tensors when they were saved, by number.
         count: how many were saved.
         signature: a hash of their shapes and dtypes.
+        is_open: whether the run is still on.
     """
 
-    __slots__ = ("count", "signature", "slots", "versions")
+    __slots__ = ("count", "is_open", "signature", "slots", "versions")
 
     def __init__(self) -> None:
+        self.is_open = True
         self.slots: dict[int, Tensor] = {}
         self.versions: list[int] = []
         self.count, self.signature = 0, 0
@@ -49,7 +56,16 @@ class Saved:
         return tensor.detach() if number is None else number
 
     def unpack(self, packed: int | Tensor) -> Tensor:
-        """What an autograd call inside the step asks for."""
+        """What an autograd call inside the step asks for.
+
+        Raises:
+            ReplayError: if it comes after the run: from a tensor that a hook has kept.
+        """
+        if not self.is_open:
+            raise ReplayError(
+                "memory: a gradient was asked for through a tensor of a recomputation, which a hook on an inner module "
+                "must have kept in the backward pass. Keep what the hook sees in the forward pass alone."
+            )
         return packed if isinstance(packed, Tensor) else self.slots[packed]
 
     def fits(self, other: "Saved") -> bool:
@@ -64,11 +80,11 @@ class Ledger(Saved):
         name: of the step, for messages.
     """
 
-    __slots__ = ("is_open", "name", "stays")
+    __slots__ = ("name", "stays")
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.name, self.is_open, self.stays = name, True, False
+        self.name, self.stays = name, False
 
     def pack(self, tensor: Tensor) -> int | tuple[Tensor, int]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Hook of the true graph."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from invertible.errors import InvertibleError
-from invertible.memory.ledger import Ledger, Saved
+from invertible.memory.ledger import Ledger, ReplayError, Saved
 from invertible.memory.log import Quarantined
 from invertible.memory.step import State, Step, relative_distance
-from invertible.memory.tape import INPUT_KEPT, OTHER_VALUES, STORED, ReplayError, Tape
+from invertible.memory.tape import INPUT_KEPT, OTHER_VALUES, STORED, Tape
 
 # What autograd saved in a step and in its replay may differ by this much more than the input may.
 SLACK = 100.0

@@ -38,6 +38,9 @@ class ReversibleTape(Tape):
         self.modes = [REBUILT] * len(self.steps)
         for index, found in log.quarantined.items():
             self.modes[index] = found.mode
+        if self.steps[-1].lossless and not self.repairs and self.modes[-1] == REBUILT:
+            # What goes into a merge is no tensor of the caller's, who may change the output in place.
+            self.modes[-1] = INPUT_KEPT
         self.cursor: tuple[int, State] | None = None
         self.layouts: dict[int, tuple[tuple[int, ...], ...]] = {}
         self._trial = guard is not None and self._is_first_of_its_kind(state)
@@ -49,6 +52,11 @@ class ReversibleTape(Tape):
             return False
         self.log.tried.add(kind)
         return True
+
+    @property
+    def repairs(self) -> bool:
+        """Whether a wrong reconstruction is to be mended."""
+        return self.guard is not None and self.guard.repairs
 
     def store(self, steps: Sequence[int], size: int) -> None:
         """Let autograd store some steps, which then hold `size` bytes."""
@@ -67,7 +75,7 @@ class ReversibleTape(Tape):
 
     def keep(self, index: int, state: State) -> None:
         """Hold inputs that are to be kept, and leave a witness of the others."""
-        if index == self.first and self.guard is not None and self.guard.repairs:
+        if index == self.first and self.repairs:
             self.hold(index, state)
         # The inverse of what is stored or kept may be worthless: whoever walks down starts below it.
         if self.modes[index] == INPUT_KEPT or (
@@ -89,6 +97,9 @@ class ReversibleTape(Tape):
         guard, step = self.guard, self.steps[index]
         if guard is None or not self._trial or step.lossless or self.modes[index] != REBUILT:
             return
+        if self.worlds[index].has_hooks():
+            # A user's hook may keep what it sees, and must not see a second run before the loss is made.
+            return
         found = proved(self, index, state, result, min(guard.allowed(x) for x in state))
         if found is None:
             return
@@ -104,8 +115,8 @@ class ReversibleTape(Tape):
         quarantine(self.log, index, found)
 
     def finish(self, index: int, state: State) -> None:
-        """Hold the output."""
-        if self.modes[-1] != STORED:
+        """Hold the output, where the last step needs it."""
+        if self.modes[-1] == REBUILT:
             self.hold(index, state)
 
     # Backward.

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 
-from invertible.errors import InvertibleError
-from invertible.memory.ledger import Ledger, Saved, saving
+from invertible.memory.ledger import Ledger, ReplayError, Saved, saving
 from invertible.memory.log import Log, Quarantined
 from invertible.memory.step import State, Step, detached, leaves
 from invertible.memory.world import Setting, World
@@ -20,10 +19,6 @@ Total = Tensor | None
 # How a step gets its tensors back.
 REBUILT, INPUT_KEPT, STORED = "rebuilt", "input kept", "stored"
 OTHER_VALUES = "its forward gives other values when it is run again (see invertible.memory.check_determinism)"
-
-
-class ReplayError(InvertibleError, RuntimeError):
-    """A step that was run again did not do what it did the first time."""
 
 
 _running = threading.local()
@@ -189,6 +184,7 @@ class Tape:
         saved = Saved()
         with self.worlds[index].restored(), recording(), saving(saved):
             result = detached(call())
+        saved.is_open = False
         return result, saved
 
     def _condition(self) -> Tensor | None:

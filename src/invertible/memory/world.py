@@ -85,6 +85,10 @@ class World:
             if owner._buffers.get(name) is not buffer or buffer._version != version
         ]
 
+    def has_hooks(self) -> bool:
+        """Whether a module of the step has hooks on its forward."""
+        return any(module._forward_hooks or module._forward_pre_hooks for module, _ in self.members)
+
     def restored(self) -> Restored:
         """A context for any further run: the same world, with grad, and no traces left.
 
