@@ -11,6 +11,7 @@ from chains import nets
 from torch import Tensor
 
 BATCH, CHANNELS, SIZE = 16, 32, 32
+GRADIENT_BATCH = 4  # in float64, and a GELU keeps more than a ReLU
 ACTIVATION = BATCH * CHANNELS * SIZE**2 * 4  # bytes of one state of the chain in float32
 
 
@@ -79,7 +80,7 @@ class ChainStep:
 
 @cache
 def _true_gradients(length: int) -> list[Tensor]:
-    return ChainStep(chains.PLAIN, length, nets.batch_normalised_gelu, BATCH // 2, torch.float64).gradients()
+    return ChainStep(chains.PLAIN, length, nets.batch_normalised_gelu, GRADIENT_BATCH, torch.float64).gradients()
 
 
 def gradient_error(name: str, length: int) -> dict[str, float]:
@@ -88,7 +89,7 @@ def gradient_error(name: str, length: int) -> dict[str, float]:
     With GELU, for ReLUs that flip their sign put a floor of 1e-3 under everything.
     """
     true = _true_gradients(length)
-    found = ChainStep(name, length, nets.batch_normalised_gelu, BATCH // 2).gradients()
+    found = ChainStep(name, length, nets.batch_normalised_gelu, GRADIENT_BATCH).gradients()
     difference = sum(float((a - b).square().sum()) for a, b in zip(found, true, strict=True))
     norm = sum(float(b.square().sum()) for b in true)
     # The scale and shift of a batch norm are small vectors that see little; the angle is that of the convolutions.

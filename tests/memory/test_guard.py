@@ -260,6 +260,27 @@ def clean_steps(count: int) -> None:
     assert memory.report(net).alarms == memory.report(flow).alarms == 0
 
 
+@pytest.mark.parametrize("strategy", ["reversible", "checkpoint", "recursive", "exact"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_samples_that_are_not_finite_are_no_alarm(strategy: str, value: float) -> None:
+    net = residual_chain(4).double()
+    x = torch.randn(5, 6, dtype=torch.float64)
+    x[2, 1] = value
+    chains = copies(net, strategy)
+    if strategy == "exact":
+        chains[0].memory = memory.Exact(keep="store")
+    found = []
+    for chain in chains:
+        own = x.clone().requires_grad_()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            y, _ = chain(own)
+            y.square().sum().backward()
+        found.append([own.grad.nan_to_num(7.0), *(p.grad.nan_to_num(7.0) for p in chain.parameters())])
+    assert_same(found[1], found[0])
+    assert not memory.report(chains[1]).quarantined
+
+
 def test_witness_does_not_depend_on_the_memory_format() -> None:
     x = torch.randn(3, 4, 5, 6)
     last = x.contiguous(memory_format=torch.channels_last)

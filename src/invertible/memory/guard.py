@@ -23,24 +23,22 @@ from invertible.memory.step import State, Step, axes_by_stride
 # Relative errors of the input that keep float32 gradients within 1e-3 of the stored ones, and their like elsewhere.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 ON_FAILURE = {"repair": True, "raise": False}
-
-
 # Up to this many numbers a sample the weights of all are held (4 MiB); above, those of each axis.
 ONE_READ = 2**20
 
 
 def signs(size: int, axis: int) -> Tensor:
     """Random signs along an axis."""
-    return 2 * torch.randint(2, (size,), generator=_generator(size, axis)).float() - 1
+    return 2 * torch.randint(2, (size,), generator=_generator(size, axis), device="cpu").float() - 1
 
 
 def odd_integers(size: int, axis: int) -> Tensor:
     """Random odd integers along an axis, up to 15."""
-    return 2 * torch.randint(8, (size,), generator=_generator(size, axis)).float() + 1
+    return 2 * torch.randint(8, (size,), generator=_generator(size, axis), device="cpu").float() + 1
 
 
 def _generator(size: int, axis: int) -> torch.Generator:
-    return torch.Generator().manual_seed(7919 * axis + size)
+    return torch.Generator("cpu").manual_seed(7919 * axis + size)
 
 
 class ReconstructionWarning(UserWarning):
@@ -96,14 +94,17 @@ def witness(x: Tensor, weights: Callable[[int, int], Tensor] = signs) -> Tensor:
     rows = x.permute(0, *order) if order != tuple(range(1, x.dim())) else x
     if x.numel() <= ONE_READ * len(x):
         rows = rows if x.dim() == 2 else rows.flatten(1)
-        return rows.mv(_product(weights, x.shape, order, dtype, x.device))
+        return rows.mv(_product(weights, (0, *x.shape[1:]), order, dtype, x.device))
     for axis in reversed(order):
         rows = rows.matmul(weights(x.shape[axis], axis).to(x.device, dtype))
     return rows
 
 
 def checksum(x: Tensor) -> Tensor:
-    """As `witness`, with odd integers for weights: on a grid of numbers no order of summation changes a bit of it."""
+    """As `witness`, with odd integers for weights.
+
+    On multiples of 2^-bits the sum is exact while it is below 2^(53 - bits), so that no order of summation changes it.
+    """
     return witness(x, odd_integers)
 
 
@@ -115,7 +116,7 @@ def _product(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    product = torch.ones(())
+    product = torch.ones((), device="cpu")
     for axis in order:
         product = product[..., None] * weights(shape[axis], axis)
     return product.flatten().to(device, dtype)

@@ -66,6 +66,7 @@ def _alike(a: Tensor, b: Tensor, allowed: float) -> bool:
         return a.numel() == 0 or float((a != b).double().mean()) <= max(0.01, 1.0 / a.numel())
     difference, size = torch.linalg.vector_norm(a - b), torch.linalg.vector_norm(a)
     if not difference.isfinite() or not size.isfinite():
-        difference = torch.linalg.vector_norm((a.double() - b.double()).nan_to_num())
-        size = torch.linalg.vector_norm(a.double().nan_to_num())
+        same = (a == b) | (a.isnan() & b.isnan())
+        difference = torch.linalg.vector_norm((a.double() - b.double()).masked_fill(same, 0.0))
+        size = torch.linalg.vector_norm(a.double().nan_to_num(0.0, 0.0, 0.0))
     return bool(difference <= allowed * size + torch.finfo(a.dtype).tiny)

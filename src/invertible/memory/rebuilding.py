@@ -12,7 +12,7 @@ from invertible.memory.guard import Guard, Watch, quarantine, witness
 from invertible.memory.ledger import Saved
 from invertible.memory.log import Log, Quarantined
 from invertible.memory.proof import proved
-from invertible.memory.step import State, Step, axes_by_stride, laid_out, relative_distance
+from invertible.memory.step import State, Step, axes_by_stride, is_finite, laid_out, relative_distance
 from invertible.memory.tape import INPUT_KEPT, REBUILT, STORED, Tape, keeps_graph
 
 # What a block may raise that cannot invert a state.
@@ -43,15 +43,10 @@ class ReversibleTape(Tape):
             self.modes[-1] = INPUT_KEPT
         self.cursor: tuple[int, State] | None = None
         self.layouts: dict[int, tuple[tuple[int, ...], ...]] = {}
-        self._trial = guard is not None and self._is_first_of_its_kind(state)
-
-    def _is_first_of_its_kind(self, state: State) -> bool:
         training = any(training for world in self.worlds for _, training in world.members)
-        kind = (training, tuple(x.dtype for x in state), self.setting.autocast)
-        if kind in self.log.tried:
-            return False
-        self.log.tried.add(kind)
-        return True
+        self._kind = (training, tuple(x.dtype for x in state), self.setting.autocast)
+        self._trial = guard is not None and self._kind not in log.tried
+        log.tried.add(self._kind)
 
     @property
     def repairs(self) -> bool:
@@ -105,13 +100,17 @@ class ReversibleTape(Tape):
             return
         if not guard.repairs:
             raise not_invertible(found, index)
-        self.log.alarms += 1
-        self.log.saw(found.error, step.name)
         self.modes[index] = found.mode
         self.hold(index, state)
         if found.mode == STORED:
             # Autograd keeps what the first run saved: nothing else will ever give it again.
             self.ledgers[index].keep_all()
+        if not is_finite(result):
+            # The data's fault, and no proof of anything: the next pass proves the steps again.
+            self.log.tried.discard(self._kind)
+            return
+        self.log.alarms += 1
+        self.log.saw(found.error, step.name)
         quarantine(self.log, index, found)
 
     def finish(self, index: int, state: State) -> None:
@@ -156,7 +155,7 @@ class ReversibleTape(Tape):
         if error:
             found = self._alarm(index, error)
             source = self._recompute(index)
-            self._mended(index, found)
+            self._mended(index, state, found)
         return source
 
     def _available(self, position: int) -> tuple[int, State] | None:
@@ -205,12 +204,14 @@ class ReversibleTape(Tape):
         source = self._recompute(index)
         again, saved = self.rerun(index, source)
         self._check_output(index, again, output)
-        self._mended(index, found)
+        self._mended(index, output, found)
         return source, saved
 
-    def _mended(self, index: int, found: Quarantined) -> None:
+    def _mended(self, index: int, output: State, found: Quarantined) -> None:
         self.log.repairs += 1
-        quarantine(self.log, index, found)
+        # From what is not finite no block recovers its input; the next batch is not to blame.
+        if is_finite(output):
+            quarantine(self.log, index, found)
 
     def _recompute(self, position: int) -> State:
         """Run the chain forward from the nearest kept activation below, leaving anchors for further repairs."""

@@ -207,6 +207,11 @@ def laid_out(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     return x.permute(order).contiguous().permute(back)
 
 
+def is_finite(state: State) -> bool:
+    """Whether no number is NaN or infinite."""
+    return all(bool(x.isfinite().all()) for x in state)
+
+
 def relative_distance(a: State, b: State) -> float:
     """The largest |a - b| / |b| over tensors and samples, in the 2-norm; NaN where both are NaN counts as equal."""
     worst = 0.0
@@ -219,8 +224,9 @@ def relative_distance(a: State, b: State) -> float:
         if not ratio.isfinite().all():
             # In full only now: it takes several tensors of the state's size.
             same = (x == reference) | (x.isnan() & reference.isnan())
-            difference = (x.double() - reference.double()).masked_fill(same, 0.0)
-            ratio = _row_norms(difference) / _row_norms(reference.double()).clamp_min(torch.finfo(torch.float32).tiny)
+            difference = _row_norms((x.double() - reference.double()).masked_fill(same, 0.0))
+            size = _row_norms(reference.double().nan_to_num(0.0, 0.0, 0.0))
+            ratio = difference / size.clamp_min(torch.finfo(torch.float32).tiny)
         worst = max(worst, float(ratio.nan_to_num(nan=float("inf")).max()))
     return worst
 
