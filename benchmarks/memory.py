@@ -16,7 +16,7 @@ import warnings
 import _record
 import chains
 import torch
-from _allocator import keep_warm
+from _allocator import give_back, keep_warm
 from _bracketed import bracketed
 from _chain_step import ACTIVATION, BATCH, ChainStep, gradient_error
 from _depth_figure import draw
@@ -52,6 +52,7 @@ def prepare(names: list[str], length: int, skipped: dict[str, str]) -> tuple[dic
             skipped[name] = f"{type(error).__name__} at L = {length}: {str(error).splitlines()[0]}"
         else:
             steps[name] = step
+        give_back()
     return steps, found
 
 

@@ -28,7 +28,8 @@ class Chain(Bijection):
 
     Attributes:
         memory: the strategy; assign one, or use `set_memory` on a model.
-        memory_log: what the chain remembers of its passes; `memory.report(model)` shows it.
+        memory_log: what the chain remembers of its forward passes; `memory.report(model)` shows it.
+        inverse_memory_log: the same of passes through its inverse.
 
     Shapes:
         x and y as the first and the last block have them; log_det (B,).
@@ -64,7 +65,8 @@ class Chain(Bijection):
 
     @memory.setter
     def memory(self, value: str | Strategy) -> None:
-        self._memory, self.memory_log = strategy(value), Log()
+        self._memory = strategy(value)
+        self.memory_log, self.inverse_memory_log = Log(), Log()
 
     def steps(self) -> list[Step]:
         """The blocks' steps, neighbours that are cheaper together as one."""
@@ -74,7 +76,7 @@ class Chain(Bijection):
         """Apply the blocks in order; (y, log_det), log_det of shape (B,)."""
         self._check(x, condition)
         if self.memory.applies():
-            return self._drive(self.steps(), x, condition)
+            return self._drive(self.steps(), x, condition, self.memory_log)
         total = zero_log_det(x)
         for run in runs(self):
             x, log_det = run_forward(run, x, condition)
@@ -85,15 +87,16 @@ class Chain(Bijection):
         """Apply the blocks' inverses in reverse order; (x, log_det), log_det of shape (B,)."""
         self._check(y, condition)
         if self.memory.applies():
-            return self._drive([step.inverted for step in reversed(self.steps())], y, condition)
+            steps = [step.inverted for step in reversed(self.steps())]
+            return self._drive(steps, y, condition, self.inverse_memory_log)
         total = zero_log_det(y)
         for run in runs(reversed(list(self))):
             y, log_det = run_inverse(run, y, condition)
             total = total + log_det
         return y, total
 
-    def _drive(self, steps: Sequence[Step], x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        state, total = self.memory.run(steps, (x,), condition, self.memory_log)
+    def _drive(self, steps: Sequence[Step], x: Tensor, condition: Tensor | None, log: Log) -> tuple[Tensor, Tensor]:
+        state, total = self.memory.run(steps, (x,), condition, log)
         return state[0], zero_log_det(x) if total is None else total
 
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:

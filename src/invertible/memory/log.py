@@ -122,7 +122,7 @@ class Report:
         lines = []
         for chain in self.chains:
             log = chain.log
-            lines.append(f"{chain.name or 'chain'}: {chain.strategy}")
+            lines.append(f"{chain.name}: {chain.strategy}")
             lines.append(f"  passes {log.passes}, steps {log.length}, kept {log.bytes_kept / 2**20:.3f} MiB")
             worst = f"{log.worst_error:.1e}" + (f" at {log.worst_block}" if log.worst_block else "")
             lines.append(f"  worst reconstruction error {worst}; alarms {log.alarms}, repaired {log.repairs}")
@@ -145,7 +145,8 @@ def report(model: nn.Module) -> Report:
     """
     found = []
     for name, module in model.named_modules():
-        log = getattr(module, "memory_log", None)
-        if isinstance(log, Log) and log.passes:
-            found.append(ChainReport(name, repr(getattr(module, "memory", None)), log))
+        for attribute, suffix in (("memory_log", ""), ("inverse_memory_log", " (inverse)")):
+            log = getattr(module, attribute, None)
+            if isinstance(log, Log) and log.passes:
+                found.append(ChainReport((name or "chain") + suffix, repr(getattr(module, "memory", None)), log))
     return Report(tuple(found))
