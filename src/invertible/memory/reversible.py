@@ -29,8 +29,8 @@ class Reversible(Strategy):
     Args:
         guard: compare every rebuilt input with a witness that its forward pass left, of one number a sample, and
             prove every step once, in the chain's first pass.
-        tolerance: largest relative error of a rebuilt input; by default 1e-4 in float32, which keeps gradients within
-            1e-3 of the stored ones, 1e-9 in float64, 2e-2 in float16 and 1e-1 in bfloat16.
+        tolerance: largest relative error of a rebuilt input; by default 2e-4 in float32, which keeps gradients within
+            about 1e-3 of the stored ones, 1e-9 in float64, 2e-2 in float16 and 1e-1 in bfloat16.
         on_failure: `"repair"`: run the chain again from the nearest kept activation, warn once, and keep that step's
             input from then on; `"raise"`: raise `NotInvertibleError`.
         every: watch every so many steps.
