@@ -228,3 +228,27 @@ def test_dropout_in_channels_last(strategy: str) -> None:
         found.append(gradients(chain))
     assert_same(found[1], found[0])
     assert chains[1].memory_log.alarms == 0
+
+
+@each_strategy
+def test_a_tensor_that_an_inner_module_keeps_is_that_of_the_first_run(strategy: str) -> None:
+    class Auxiliary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.loss = nn.Linear(3, 3), None
+
+        def forward(self, x):
+            h = self.linear(x).tanh()
+            self.loss = h.square().mean()
+            return h
+
+    found = []
+    for chain in copies(residual_chain(3, Auxiliary).double(), STRATEGIES[strategy]):
+        x = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        for _ in range(2):
+            chain.zero_grad()
+            loss = loss_of(*chain(x))
+            (loss + sum(module.loss for module in chain.modules() if isinstance(module, Auxiliary))).backward()
+            found.append(gradients(chain))
+    assert_same(found[2], found[0])
+    assert_same(found[3], found[1])

@@ -30,7 +30,8 @@ class Budget(Strategy):
 
     The first pass rebuilds everything and measures bytes and seconds of every step; from then on the steps are stored
     whose recomputation costs most for their bytes, an exact knapsack. Time: near (4 - f)/3 of a stored step when a
-    share f of the work is stored. Memory: the given bytes between forward and backward, and one step's activations.
+    share f of the work is stored. Memory: the given bytes are held between forward and backward; the peak is
+    higher by one step's activations and gradients.
 
     Recommended where `"reversible"` leaves memory unused. Measured for the batch at hand; a batch of another size is
     planned for in proportion.

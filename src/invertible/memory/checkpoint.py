@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from invertible.errors import ConfigError, require_positive
+from invertible.errors import require_positive
 from invertible.memory.guard import Guard, Watch
+from invertible.memory.ledger import ReplayError
 from invertible.memory.log import Log
 from invertible.memory.step import State, Step
 from invertible.memory.strategy import Strategy
@@ -86,7 +87,7 @@ class ForwardTape(Tape):
             state = self.held(position)
             if state is not None:
                 return position, state
-        raise ConfigError(
+        raise ReplayError(
             f"memory: the kept input of {self.steps[index].name} was modified in place before the backward pass. Pass "
             "the chain a copy, or call backward() first."
         )

@@ -101,7 +101,7 @@ class World:
 class Restored:
     """The context of `World.restored`."""
 
-    __slots__ = ("_buffers", "_grad", "_modes", "_random", "_stack", "world")
+    __slots__ = ("_attributes", "_buffers", "_grad", "_modes", "_random", "_stack", "world")
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -115,6 +115,8 @@ class Restored:
                     "forward and the backward pass, so that what was not stored cannot be computed again. Call "
                     "backward() before the optimizer's step, or use memory='store'."
                 )
+        # A module may keep a tensor of its forward (an auxiliary loss): the first run's, not that of this one.
+        self._attributes = [(module, dict(module.__dict__)) for module, _ in world.members]
         self._grad = torch.is_grad_enabled()
         torch.set_grad_enabled(True)
         self._stack = ExitStack()
@@ -139,6 +141,9 @@ class Restored:
             owner._buffers[name] = buffer
         for module in self._modes:
             module.training = not module.training
+        for module, attributes in self._attributes:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
         self._stack.close()
         torch.set_grad_enabled(self._grad)
 
