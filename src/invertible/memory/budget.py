@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -72,12 +73,7 @@ class Budget(Strategy):
             return MeasuringTape(steps, condition, log, state, guard)
         scale = _numel(state) / max(log.costs[0].numel, 1)
         room = self.limit - round(log.bytes_rebuilt * scale)
-        chosen = choose_stored(
-            [round(cost.saved * scale) for cost in log.costs],
-            [round(cost.state * scale) for cost in log.costs],
-            [cost.seconds for cost in log.costs],
-            room,
-        )
+        chosen = _plan(tuple(log.costs), scale, room)
         tape = ReversibleTape(steps, condition, log, state, guard)
         tape.store(chosen, sum(round(log.costs[index].saved * scale) for index in chosen))
         return tape
@@ -98,6 +94,13 @@ class Cost:
     state: int
     seconds: float
     numel: int
+
+
+@lru_cache(maxsize=64)
+def _plan(costs: tuple[Cost, ...], scale: float, room: int) -> list[int]:
+    """What to store for a batch `scale` times the measured one: solved once, not in every pass."""
+    saved, states = [round(cost.saved * scale) for cost in costs], [round(cost.state * scale) for cost in costs]
+    return choose_stored(saved, states, [cost.seconds for cost in costs], room)
 
 
 class MeasuringTape(ReversibleTape):

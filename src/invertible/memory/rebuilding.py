@@ -184,7 +184,7 @@ class ReversibleTape(Tape):
 
     def _failed(self) -> float:
         """To be called where a block has refused to invert: raises again unless that can be mended."""
-        if self.guard is None or not self.guard.repairs:
+        if not self.repairs:
             raise
         return math.inf
 
