@@ -46,10 +46,25 @@ LINEAR = {
     "lifting": ("volume-preserving",),
 }
 
+
+def fitted(block):
+    """A batch normalisation in eval mode that has seen data: in training its rows depend on each other."""
+    block.running_mean.copy_(torch.linspace(-1, 2, block.features))
+    block.running_var.copy_(torch.linspace(0.2, 3, block.features))
+    return block.eval()
+
+
 BLOCKS: dict[str, Entry] = {
     "actnorm": Entry(lambda: inv.ActNorm(6), VECTOR),
     "actnorm-images": Entry(lambda: inv.ActNorm(4), IMAGE),
     "actnorm-volumes": Entry(lambda: inv.ActNorm(2), (2, 2, 3, 2)),
+    "batch-norm": Entry(lambda: fitted(inv.BatchNorm(6)), VECTOR),
+    "batch-norm-images": Entry(lambda: fitted(inv.BatchNorm(4)), IMAGE),
+    "leaky-relu": Entry(lambda: inv.LeakyReLU(0.2), VECTOR),
+    "leaky-relu-steep-images": Entry(lambda: inv.LeakyReLU(3.0), IMAGE),
+    "tanh": Entry(lambda: inv.Tanh(), VECTOR),
+    "sigmoid": Entry(lambda: inv.Sigmoid(), VECTOR),
+    "softplus": Entry(lambda: inv.Softplus(), IMAGE),
     "scaling": Entry(lambda: inv.DiagonalScaling(6), VECTOR),
     "scaling-images": Entry(lambda: inv.DiagonalScaling(4), IMAGE),
     "permutation-random": Entry(lambda: inv.Permutation(6, seed=0), VECTOR),

@@ -21,7 +21,7 @@ LEVELS = {
     for level, units in enumerate(
         [
             "errors shapes rounding norms solvers",
-            "bijection partition distributions dequantize memory steps",
+            "ball bijection partition distributions dequantize memory steps",
             "fusion chain flow",
             "blocks stability testing",
             "models data saving",
@@ -59,6 +59,7 @@ BUILDERS = {
     "invertible.models.glow.glow",
     "invertible.models.realnvp.realnvp",
     "invertible.blocks.affine.AffineCoupling.__init__",
+    "invertible.blocks.coupling.Coupling.__init__",
     "invertible.blocks.splines.SplineCoupling.__init__",
 }
 

@@ -56,7 +56,10 @@ ANY_WIDTH = {
     "factor-out-kept",
 }
 ANY_RANK = {"logit", "logit-small-alpha", "logit-inverted", "chain-empty", "chain-run-of-scalings"}
-ANY_RANK |= {name for name in BLOCKS if name.partition("-")[0] in {"actnorm", "scaling", "permutation"}}
+ELEMENTWISE = {"leaky-relu", "leaky-relu-steep-images", "tanh", "sigmoid", "softplus"}
+ANY_WIDTH |= ELEMENTWISE
+ANY_RANK |= ELEMENTWISE
+ANY_RANK |= {name for name in BLOCKS if name.partition("-")[0] in {"actnorm", "scaling", "permutation", "batch"}}
 
 
 @BOTH

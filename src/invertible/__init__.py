@@ -3,22 +3,28 @@
 import importlib
 from typing import Any
 
+from invertible.ball import Ball
 from invertible.bijection import Bijection, Domain, Inverted, LipschitzBounds, Reconstruction
 from invertible.blocks import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    BatchNorm,
     DiagonalScaling,
     FactorOut,
     Flatten,
     Haar,
     InvertibleConv1x1,
     InvertibleLinear,
+    LeakyReLU,
     Logit,
     Permutation,
     ReversibleResidual,
+    Sigmoid,
+    Softplus,
     SplineCoupling,
     Squeeze,
+    Tanh,
     resampled,
 )
 from invertible.chain import Chain, set_memory
@@ -40,7 +46,7 @@ __version__ = "0.1.0"
 
 # Loaded at first use, so that `import invertible` costs little more than `import torch`.
 _SUBPACKAGES = ("data", "memory", "models", "reports", "stability", "testing", "training")
-_FUNCTIONS = {"audit": "auditing", "save": "saving", "load": "saving"}
+_FUNCTIONS = {"adapt": "stability.adapters", "audit": "auditing", "save": "saving", "load": "saving"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
@@ -59,6 +65,8 @@ __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
+    "Ball",
+    "BatchNorm",
     "Bijection",
     "Chain",
     "ConditionalNormal",
@@ -77,6 +85,7 @@ __all__ = [
     "InvertibleConv1x1",
     "InvertibleError",
     "InvertibleLinear",
+    "LeakyReLU",
     "LipschitzBounds",
     "Logit",
     "MissingDependencyError",
@@ -85,10 +94,13 @@ __all__ = [
     "Reconstruction",
     "ReversibleResidual",
     "ShapeError",
+    "Sigmoid",
+    "Softplus",
     "SplineCoupling",
     "Squeeze",
     "StandardLogistic",
     "StandardNormal",
+    "Tanh",
     "resampled",
     "set_memory",
 ]

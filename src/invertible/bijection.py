@@ -60,6 +60,11 @@ class Domain:
         if not (self.x >= 0 and self.y >= 0):
             raise ConfigError(f"Domain: expected radii x >= 0 and y >= 0, got x={self.x}, y={self.y}.")
 
+    @property
+    def turned(self) -> Domain:
+        """The two sides exchanged: the domain of the inverse map."""
+        return Domain(self.y, self.x)
+
 
 @dataclass(frozen=True)
 class LipschitzBounds:
@@ -248,13 +253,11 @@ class Inverted(Bijection):
 
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """The wrapped map's bounds, swapped."""
-        inner = None if domain is None else Domain(domain.y, domain.x)
-        return self.bijection.bounds(inner).swapped
+        return self.bijection.bounds(None if domain is None else domain.turned).swapped
 
     def image(self, domain: Domain) -> Domain:
         """The wrapped map's image, swapped."""
-        inner = self.bijection.image(Domain(domain.y, domain.x))
-        return Domain(inner.y, inner.x)
+        return self.bijection.image(domain.turned).turned
 
     @property
     def inverted(self) -> Bijection:

@@ -1,15 +1,16 @@
 """Composition of bijections."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import overload
 
 from torch import Tensor, nn
 
+from invertible.ball import input_side, joined, output_side
 from invertible.bijection import Bijection, Domain, LipschitzBounds
 from invertible.errors import ConfigError
 from invertible.fusion import run_forward, run_inverse, runs, steps_of
 from invertible.memory import Log, Step, Strategy, strategy
+from invertible.norms import outward, remembered
 from invertible.shapes import zero_log_det
 
 
@@ -102,30 +103,35 @@ class Chain(Bijection):
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """Products of the blocks' bounds; on a domain, each block's on the boxes that reach it."""
         total = LipschitzBounds(1.0, 1.0)
-        for block, local in zip(self, self._domains(domain), strict=True):
-            total = block.bounds(local) @ total
-        return total
+        with remembered():
+            for block, local in zip(self, self._domains(domain), strict=True):
+                total = block.bounds(local) @ total
+        return LipschitzBounds(outward(total.forward, len(self)), outward(total.inverse, len(self)))
 
     def image(self, domain: Domain) -> Domain:
         """The boxes followed through all blocks."""
-        x, y = domain.x, domain.y
-        for block in self:
-            y_of_x = block.image(Domain(x, math.inf)).y
-            x = y_of_x
-        for block in reversed(list(self)):
-            y = block.image(Domain(math.inf, y)).x
-        return Domain(x=y, y=x)
+        with remembered():
+            return joined(self._reached(domain)[-1], self._reached_back(domain)[0]).turned
 
     def _domains(self, domain: Domain | None) -> list[Domain | None]:
         if domain is None:
             return [None] * len(self)
-        inputs, outputs = [domain.x], [domain.y]
+        there, back = self._reached(domain), self._reached_back(domain)
+        return [joined(x, y) for x, y in zip(there[:-1], back[1:], strict=True)]
+
+    def _reached(self, domain: Domain) -> list[Domain]:
+        """What is known of x before every block, and behind the last one."""
+        found = [input_side(domain)]
         for block in self:
-            inputs.append(block.image(Domain(inputs[-1], math.inf)).y)
+            found.append(input_side(block.image(found[-1]).turned))
+        return found
+
+    def _reached_back(self, domain: Domain) -> list[Domain]:
+        """What is known of y before every block and behind the last one, on the way back."""
+        found = [output_side(domain)]
         for block in reversed(list(self)):
-            outputs.append(block.image(Domain(math.inf, outputs[-1])).x)
-        outputs.reverse()
-        return [Domain(x, y) for x, y in zip(inputs[:-1], outputs[1:], strict=True)]
+            found.append(output_side(block.image(found[-1]).turned))
+        return found[::-1]
 
     def __iter__(self) -> Iterator[Bijection]:
         return iter(self.blocks)  # pyright: ignore[reportReturnType]

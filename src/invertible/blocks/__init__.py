@@ -1,8 +1,10 @@
 """Blocks: what models are made of."""
 
+from invertible.blocks.activations import LeakyReLU, Sigmoid, Softplus, Tanh
 from invertible.blocks.actnorm import ActNorm
 from invertible.blocks.additive import AdditiveCoupling
 from invertible.blocks.affine import AffineCoupling
+from invertible.blocks.batch_norm import BatchNorm
 from invertible.blocks.haar import Haar
 from invertible.blocks.linear import InvertibleConv1x1, InvertibleLinear
 from invertible.blocks.logit import Logit
@@ -17,16 +19,21 @@ __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
+    "BatchNorm",
     "DiagonalScaling",
     "FactorOut",
     "Flatten",
     "Haar",
     "InvertibleConv1x1",
     "InvertibleLinear",
+    "LeakyReLU",
     "Logit",
     "Permutation",
     "ReversibleResidual",
+    "Sigmoid",
+    "Softplus",
     "SplineCoupling",
     "Squeeze",
+    "Tanh",
     "resampled",
 ]

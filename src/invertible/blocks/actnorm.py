@@ -5,8 +5,10 @@ import math
 import torch
 from torch import Tensor, distributed, nn
 
+from invertible.ball import constant_norm, like, norms_of
 from invertible.bijection import Bijection, ChannelAffine, Domain, LipschitzBounds
 from invertible.errors import ConfigError, DomainError, require_positive
+from invertible.norms import outward
 from invertible.shapes import log_det_dtype
 
 
@@ -112,12 +114,15 @@ class ActNorm(Bijection):
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """max e^l and max e^-l."""
         log_scale = self.log_scale.detach().double()
-        return LipschitzBounds(float(log_scale.max().exp()), float((-log_scale).max().exp()))
+        return LipschitzBounds(outward(float(log_scale.max().exp())), outward(float((-log_scale).max().exp())))
 
     def image(self, domain: Domain) -> Domain:
         """The boxes shifted and scaled."""
         bounds, shift = self.bounds(), float(self.shift.detach().abs().max())
-        return Domain(x=domain.y * bounds.inverse + shift, y=(domain.x + shift) * bounds.forward)
+        (x_norm, y_norm), length = norms_of(domain), constant_norm(domain, shift)
+        x_norm, y_norm = y_norm * bounds.inverse + length, (x_norm + length) * bounds.forward
+        boxes = domain.y * bounds.inverse + shift, (domain.x + shift) * bounds.forward
+        return like(domain, *boxes, x_norm, y_norm)
 
     def extra_repr(self) -> str:
         """The number of features."""

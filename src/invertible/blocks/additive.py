@@ -1,14 +1,16 @@
 """The additive coupling block of NICE."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from invertible.ball import like, norms_of
 from invertible.bijection import Domain, LipschitzBounds
 from invertible.blocks.coupling import Coupling
-from invertible.blocks.elementwise import shear_norm
 from invertible.blocks.nets import NetFactory
+from invertible.norms import shear_norm
 from invertible.rounding import round_to_grid
 
 
@@ -38,7 +40,8 @@ class AdditiveMap:
 
     def image(self, offset: Domain, domain: Domain) -> Domain:
         """The box widened by |t|."""
-        return Domain(x=domain.y + offset.y, y=domain.x + offset.x)
+        (x_norm, y_norm), (at_x, at_y) = norms_of(domain), norms_of(offset)
+        return like(domain, domain.y + offset.y, domain.x + offset.x, y_norm + at_y, x_norm + at_x)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class AdditiveCoupling(Coupling):
         flip: transform the first part and leave the second.
         spatial_dims: 0 for vectors (B, D), 2 for images (B, C, H, W).
         condition_features: width of the condition, (B, F) or (B, F, height, width); 0 for none.
+        conditioner_bound: b, the conditioner sees b tanh(x_1/b) in place of x_1, x_1 itself if it is `math.inf`; see
+            `Coupling`.
 
     Shapes:
         x, y: (B, features, *spatial); log_det: (B,).
@@ -109,5 +114,16 @@ class AdditiveCoupling(Coupling):
         flip: bool = False,
         spatial_dims: int = 0,
         condition_features: int = 0,
+        conditioner_bound: float = math.inf,
     ) -> None:
-        super().__init__(AdditiveMap(), features, net, hidden, mask, flip, spatial_dims, condition_features)
+        super().__init__(
+            AdditiveMap(),
+            features,
+            net=net,
+            hidden=hidden,
+            mask=mask,
+            flip=flip,
+            spatial_dims=spatial_dims,
+            condition_features=condition_features,
+            conditioner_bound=conditioner_bound,
+        )

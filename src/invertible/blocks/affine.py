@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from invertible.ball import like, norms_of
 from invertible.bijection import Domain, LipschitzBounds
 from invertible.blocks.coupling import Coupling
-from invertible.blocks.elementwise import shear_norm, times
 from invertible.blocks.nets import NetFactory
 from invertible.blocks.scale import Scale, scale_function
 from invertible.errors import choose
+from invertible.norms import outward, shear_norm, times
 
 
 @dataclass(frozen=True)
@@ -52,27 +53,39 @@ class AffineMap:
     def bounds(self, lipschitz: float, offset: Domain, domain: Domain | None) -> LipschitzBounds:
         """Finite on a domain only: the Jacobian holds x_2 g'(r) dr/dx_1, which grows with x_2.
 
-        With Lip(r), Lip(t) <= L, |t| <= T, |x_i| <= R, |y_i| <= S, h = 1/g: ||[[1, 0], [M, sup g]]||_2 forward and
-        ||[[1, 0], [M*, sup h]]||_2 back, where in RealNVP's order M = R sup|g'| L + L and
-        M* = (S + T) sup|h'| L + sup h L, in Glow's M = (R + T) sup|g'| L + sup g L and M* = S sup|h'| L + L
-        (after Behrmann et al. 2021, table 1).
+        With Lip((r, t)) <= L, |r|, |t| <= T, |x_i| <= R, |y_i| <= S, h = 1/g, and suprema over |r| <= T:
+        ||[[1, 0], [M, sup g]]||_2 forward and ||[[1, 0], [M*, sup h]]||_2 back, where in RealNVP's order
+        M = |(R sup|g'|, 1)| L and M* = |((S + T) sup|h'|, sup h)| L, in Glow's M = |((R + T) sup|g'|, sup g)| L and
+        M* = |(S sup|h'|, 1)| L (after Behrmann et al. 2021, table 1, with the norm of [diag(a), diag(b)] in place of
+        the sum of norms). On a ball R, S and T are the suprema there.
         """
-        scale, reciprocal = self.scale, _reciprocal(self.scale.lower)
         x, y = (math.inf, math.inf) if domain is None else (domain.x, domain.y)
+        there, back = self.scale.within(offset.x), self.scale.within(offset.y)
         if self.order == "realnvp":
-            forward = times(times(x, scale.slope), lipschitz) + lipschitz
-            inverse = times(times(y + offset.y, scale.reciprocal_slope), lipschitz) + times(reciprocal, lipschitz)
+            forward = math.hypot(times(x, there.slope), 1.0)
+            inverse = math.hypot(times(y + offset.y, back.reciprocal_slope), _reciprocal(back.lower))
         else:
-            forward = times(times(x + offset.x, scale.slope), lipschitz) + times(scale.upper, lipschitz)
-            inverse = times(times(y, scale.reciprocal_slope), lipschitz) + lipschitz
-        return LipschitzBounds(shear_norm(scale.upper, forward), shear_norm(reciprocal, inverse))
+            forward = math.hypot(times(x + offset.x, there.slope), there.upper)
+            inverse = math.hypot(times(y, back.reciprocal_slope), 1.0)
+        return LipschitzBounds(
+            outward(shear_norm(there.upper, times(forward, lipschitz)), 2),
+            outward(shear_norm(_reciprocal(back.lower), times(inverse, lipschitz)), 2),
+        )
 
     def image(self, offset: Domain, domain: Domain) -> Domain:
-        """|y| <= R sup g + T and |x| <= (S + T) sup 1/g, or the same in Glow's order."""
-        upper, reciprocal = self.scale.upper, _reciprocal(self.scale.lower)
-        if self.order == "realnvp":
-            return Domain(x=times(domain.y + offset.y, reciprocal), y=times(domain.x, upper) + offset.x)
-        return Domain(x=times(domain.y, reciprocal) + offset.y, y=times(domain.x + offset.x, upper))
+        """|y| <= R sup g + T and |x| <= (S + T) sup 1/g, or the same in Glow's order; so for lengths."""
+        upper, reciprocal = self.scale.within(offset.x).upper, _reciprocal(self.scale.within(offset.y).lower)
+        x_box, y_box = self._reach(domain.x, offset.x, upper), self._back(domain.y, offset.y, reciprocal)
+        (x_norm, y_norm), (at_x, at_y) = norms_of(domain), norms_of(offset)
+        # The passive part is multiplied by 1.
+        forth, back = self._reach(x_norm, at_x, max(1.0, upper)), self._back(y_norm, at_y, max(1.0, reciprocal))
+        return like(domain, y_box, x_box, back, forth)
+
+    def _reach(self, radius: float, shift: float, upper: float) -> float:
+        return times(radius, upper) + shift if self.order == "realnvp" else times(radius + shift, upper)
+
+    def _back(self, radius: float, shift: float, reciprocal: float) -> float:
+        return times(radius + shift, reciprocal) if self.order == "realnvp" else times(radius, reciprocal) + shift
 
 
 class AffineCoupling(Coupling):
@@ -92,6 +105,7 @@ class AffineCoupling(Coupling):
         flip: as in `AdditiveCoupling`.
         spatial_dims: 0 for vectors, 2 for images.
         condition_features: width of the condition, 0 for none.
+        conditioner_bound: as in `AdditiveCoupling`.
 
     Shapes:
         x, y: (B, features, *spatial); log_det: (B,).
@@ -122,9 +136,20 @@ class AffineCoupling(Coupling):
         flip: bool = False,
         spatial_dims: int = 0,
         condition_features: int = 0,
+        conditioner_bound: float = math.inf,
     ) -> None:
         elementwise = AffineMap(scale_function(scale, "AffineCoupling"), order)
-        super().__init__(elementwise, features, net, hidden, mask, flip, spatial_dims, condition_features)
+        super().__init__(
+            elementwise,
+            features,
+            net=net,
+            hidden=hidden,
+            mask=mask,
+            flip=flip,
+            spatial_dims=spatial_dims,
+            condition_features=condition_features,
+            conditioner_bound=conditioner_bound,
+        )
 
 
 def _reciprocal(lower: float) -> float:

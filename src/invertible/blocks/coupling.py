@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from invertible.ball import like, norms_of
 from invertible.bijection import Bijection, Domain, LipschitzBounds, Reconstruction
 from invertible.blocks.coupling_step import CouplingStep
-from invertible.blocks.elementwise import ElementwiseMap, times
+from invertible.blocks.elementwise import ElementwiseMap
 from invertible.blocks.nets import NetFactory, default_net, fit_condition
 from invertible.errors import ConfigError
 from invertible.memory.step import Step
-from invertible.norms import lipschitz_bound
+from invertible.norms import lipschitz_bound, magnitude_bound, outward, times
 from invertible.partition import Partition, Parts, partition
 from invertible.shapes import check_placement, per_sample_sum, zero_log_det
 
@@ -23,23 +24,34 @@ from invertible.shapes import check_placement, per_sample_sum, zero_log_det
 class Coupling(Bijection):
     """y_1 = x_1, y_2 = m(x_2; net(x_1, c)) for an elementwise map m (Dinh et al. 2015, equations 4 to 7).
 
-    Use `AdditiveCoupling`, `AffineCoupling` or `SplineCoupling`, which choose m. In constant-memory training the
-    conditioner is evaluated once: the pass that inverts the block also rebuilds its graph.
+    Use `AdditiveCoupling`, `AffineCoupling` or `SplineCoupling`, which choose m. With a finite `conditioner_bound` b
+    the conditioner sees b tanh(x_1/b) in place of x_1: next to nothing changes where the data lie, and far from them,
+    where it was never trained, it extrapolates by a constant, so that errors of x_1 are not amplified there. Deep flows
+    keep their inverse by it. The deviation of x_1 should be about 1, as it is after `ActNorm`.
+
+    In constant-memory training the conditioner is evaluated once: the pass that inverts the block also rebuilds its
+    graph.
     """
 
     def __init__(
         self,
         elementwise: ElementwiseMap,
         features: int,
+        *,
         net: NetFactory | None,
         hidden: Sequence[int],
         mask: str | Tensor,
-        flip: bool,  # noqa: FBT001
+        flip: bool,
         spatial_dims: int,
         condition_features: int,
+        conditioner_bound: float,
     ) -> None:
         super().__init__()
         owner = type(self).__name__
+        if not conditioner_bound > 0:
+            raise ConfigError(
+                f"{owner}: expected conditioner_bound > 0, got {conditioner_bound!r}. math.inf sets no bound."
+            )
         if isinstance(features, bool) or not isinstance(features, int) or features < 1:
             raise ConfigError(f"{owner}: expected features to be an integer of at least 1, got {features!r}.")
         if not isinstance(condition_features, int) or condition_features < 0:
@@ -49,7 +61,7 @@ class Coupling(Bijection):
         self.elementwise = elementwise
         self.features, self.spatial_dims, self.condition_features = features, spatial_dims, condition_features
         self.cut = cut = partition(mask, features, owner)
-        self.flip = flip
+        self.flip, self.conditioner_bound = flip, float(conditioner_bound)
         passive, active = cut.sizes[::-1] if flip else cut.sizes
         factory = net or default_net(spatial_dims, hidden)
         self.net = factory(passive + condition_features, elementwise.count * active)
@@ -114,20 +126,45 @@ class Coupling(Bijection):
     def image(self, domain: Domain) -> Domain:
         """The passive part's box, and the transformed part's."""
         active = self.elementwise.image(self._offset(domain), domain)
-        return Domain(x=max(domain.y, active.x), y=max(domain.x, active.y))
+        return like(active, max(domain.y, active.x), max(domain.x, active.y), *norms_of(active))
 
     def _offset(self, domain: Domain | None) -> Domain:
-        """Bounds of |net(x_1)|_2 on the box of inputs and on that of outputs: |net(0)| + Lip(net) |x_1|."""
-        if self.spatial_dims or self.condition_features or domain is None:
-            return Domain(math.inf, math.inf)
+        """Bounds of the numbers of net(x_1) on the box of inputs and on that of outputs; on a `Ball` its length.
+
+        Numbers by interval arithmetic (`magnitude_bound`), of vectors also by |net(0)| + Lip(net) |x_1|. A condition
+        may be of any size.
+        """
+        domain = Domain(math.inf, math.inf) if domain is None else domain
+        x_norm, y_norm = norms_of(domain)
+        sides = [self._output(domain.x, x_norm), self._output(domain.y, y_norm)]
+        (x, x_length), (y, y_length) = sides
+        return like(domain, x, y, x_length, y_length)
+
+    def _output(self, radius: float, length: float) -> tuple[float, float]:
+        """Largest number and largest length of net(x_1) for |x_i| <= radius and |x_1|_2 <= length."""
+        radius = min(radius, self.conditioner_bound)
         width = self.cut.sizes[1 if self.flip else 0]
-        like = next(self.net.parameters(), torch.zeros(()))
-        with torch.no_grad():
-            at_zero = float(self.net(like.new_zeros(1, width)).double().norm())
-        slope = lipschitz_bound(self.net) * math.sqrt(width)
-        return Domain(x=at_zero + times(slope, domain.x), y=at_zero + times(slope, domain.y))
+        sizes = torch.tensor([radius] * width + [math.inf] * self.condition_features, dtype=torch.float64)
+        numbers = magnitude_bound(self.net, sizes)
+        largest = float(numbers.max())
+        if self.spatial_dims:
+            return largest, math.inf
+        count = self.elementwise.count * (self.features - width)
+        norm = outward(float(numbers.expand(count).norm()), count)
+        slope = lipschitz_bound(self.net)
+        if math.isfinite(slope) and not self.condition_features:
+            zeros = next(self.net.parameters(), torch.zeros(())).new_zeros(1, width)
+            with torch.no_grad():
+                at_zero = float(self.net(zeros).double().norm())
+            # Evaluated in the network's dtype.
+            at_zero *= 1 + 64 * torch.finfo(zeros.dtype).eps
+            reach = outward(min(length, radius * math.sqrt(width)))
+            norm = min(norm, outward(at_zero + times(slope, reach), 2))
+        return min(largest, norm), norm
 
     def _map_parameters(self, passive: Tensor, condition: Tensor | None) -> Tensor:
+        if self.conditioner_bound < math.inf:
+            passive = torch.tanh(passive * (1 / self.conditioner_bound)) * self.conditioner_bound
         if condition is not None:
             passive = torch.cat((passive, fit_condition(condition, passive)), 1)
         try:
@@ -145,7 +182,8 @@ class Coupling(Bijection):
         """Map and options, for `print(block)`."""
         flip = ", flip=True" if self.flip else ""
         condition = f", condition_features={self.condition_features}" if self.condition_features else ""
-        return f"{self.elementwise}{flip}{condition}"
+        bound = f", conditioner_bound={self.conditioner_bound:g}" if self.conditioner_bound < math.inf else ""
+        return f"{self.elementwise}{flip}{condition}{bound}"
 
 
 def _log_det(log_slope: Tensor | None, like: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
-"""What a coupling asks of its elementwise map, and the norm that bounds couplings."""
+"""What a coupling asks of its elementwise map."""
 
-import math
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -49,24 +48,16 @@ class ElementwiseMap(StepMap, Protocol):
         ...
 
     def bounds(self, lipschitz: float, offset: Domain, domain: Domain | None) -> LipschitzBounds:
-        """Bounds of the whole coupling, given Lip of the conditioner and bounds of |its output| on the boxes."""
+        """Bounds of the whole coupling.
+
+        Args:
+            lipschitz: bound of the conditioner's Lipschitz constant.
+            offset: largest number, and for a `Ball` largest length, of its output on the box of inputs (x) and on that
+                of outputs (y).
+            domain: the boxes; the whole space if `None`.
+        """
         ...
 
     def image(self, offset: Domain, domain: Domain) -> Domain:
-        """Boxes of the transformed part."""
+        """Where the transformed part can go; in lengths, where known, the whole of x or y."""
         ...
-
-
-def shear_norm(diagonal: float, off_diagonal: float) -> float:
-    """The 2-norm of [[1, 0], [b, d]], a bound of ||[[I, 0], [B, D]]|| for ||B|| <= b, ||D|| <= d."""
-    if not (math.isfinite(diagonal) and math.isfinite(off_diagonal)):
-        return math.inf
-    trace = 1 + off_diagonal**2 + diagonal**2
-    # hypot of the two differences is stable where trace^2 - 4 d^2 cancels.
-    root = math.sqrt(max(0.0, (trace - 2 * diagonal) * (trace + 2 * diagonal)))
-    return math.sqrt((trace + root) / 2)
-
-
-def times(a: float, b: float) -> float:
-    """Product of bounds: 0 times infinity is 0, for a map that does not depend on its input has no slope."""
-    return 0.0 if 0.0 in (a, b) else a * b

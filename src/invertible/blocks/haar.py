@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from invertible.ball import like, norms_of
 from invertible.bijection import Bijection, Domain, LipschitzBounds
 from invertible.blocks.haar_step import HaarStep
 from invertible.blocks.lifting import LiftedStep
@@ -71,8 +72,9 @@ class Haar(Bijection):
         return LipschitzBounds(1.0, 1.0)
 
     def image(self, domain: Domain) -> Domain:
-        """Twice the radii: a band is half a sum of four numbers."""
-        return Domain(x=2 * domain.y, y=2 * domain.x)
+        """Twice the radii: a band is half a sum of four numbers; the same lengths."""
+        x_norm, y_norm = norms_of(domain)
+        return like(domain, 2 * domain.y, 2 * domain.x, y_norm, x_norm)
 
 
 def _bands(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> list[Tensor]:

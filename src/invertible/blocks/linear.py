@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from invertible.ball import constant_norm, like, norms_of
 from invertible.bijection import Bijection, ChannelAffine, Domain, LipschitzBounds
 from invertible.blocks.lifting import lifting_step
-from invertible.blocks.weights import LiftingWeight, weight_of
+from invertible.blocks.weights import LiftingWeight, Weight, weight_of
 from invertible.memory.step import Step
+from invertible.norms import times
 from invertible.shapes import full_precision, log_det_dtype
 
 
@@ -93,10 +95,9 @@ class InvertibleLinear(Bijection):
         return self.weight.bounds()
 
     def image(self, domain: Domain) -> Domain:
-        """The boxes times the norms times sqrt(D), and the bias."""
-        offset = 0.0 if self.bias is None else float(self.bias.detach().abs().max())
-        bounds, root = self.bounds(), math.sqrt(self.features)
-        return Domain(x=(domain.y + offset) * bounds.inverse * root, y=domain.x * bounds.forward * root + offset)
+        """The boxes times the largest sums of |W_ij| and |W^-1_ij| along a row, lengths times the norms; the bias."""
+        bias = 0.0 if self.bias is None else float(self.bias.detach().abs().max())
+        return _image(domain, self.weight, bias)
 
 
 class InvertibleConv1x1(Bijection):
@@ -170,9 +171,15 @@ class InvertibleConv1x1(Bijection):
         return self.weight.bounds()
 
     def image(self, domain: Domain) -> Domain:
-        """The boxes times the norms times sqrt(C)."""
-        bounds, root = self.bounds(), math.sqrt(self.channels)
-        return Domain(x=domain.y * bounds.inverse * root, y=domain.x * bounds.forward * root)
+        """The boxes times the largest sums of |W_ij| and |W^-1_ij| along a row, lengths times the norms."""
+        return _image(domain, self.weight, 0.0)
+
+
+def _image(domain: Domain, weight: Weight, bias: float) -> Domain:
+    bounds, sums = weight.bounds(), weight.row_sums()
+    (x_norm, y_norm), length = norms_of(domain), constant_norm(domain, bias)
+    x_norm, y_norm = times(y_norm + length, bounds.inverse), times(x_norm, bounds.forward) + length
+    return like(domain, times(domain.y + bias, sums.inverse), times(domain.x, sums.forward) + bias, x_norm, y_norm)
 
 
 def _expand(log_abs_det: Tensor, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from invertible.bijection import Bijection, Domain, LipschitzBounds
 from invertible.errors import ConfigError, DomainError
+from invertible.norms import outward
 from invertible.shapes import per_sample_sum
 
 
@@ -66,7 +67,7 @@ class Logit(Bijection):
         forward = math.inf if self.alpha == 0 else span / (self.alpha * (1 - self.alpha))
         if domain is not None and domain.x > 1:
             forward = math.inf
-        return LipschitzBounds(forward, 1 / (4 * span))
+        return LipschitzBounds(outward(forward), outward(1 / (4 * span)))
 
     def image(self, domain: Domain) -> Domain:
         """Of [0, 1] the interval +-logit(1 - alpha), and back to the open domain."""

@@ -1,5 +1,6 @@
 """Multi-scale architecture: half of the channels leave early as latents."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from invertible.ball import like, norms_of
 from invertible.bijection import Bijection, Domain, LipschitzBounds
 from invertible.errors import ConfigError, ShapeError
 from invertible.memory.step import OnPart, Step
+from invertible.norms import outward
 from invertible.steps import Cut, Merge
 
 
@@ -101,9 +104,11 @@ class FactorOut(Bijection):
         return LipschitzBounds(max(inner.forward, 1.0), max(inner.inverse, 1.0))
 
     def image(self, domain: Domain) -> Domain:
-        """The larger of the inner block's boxes and the same ones."""
+        """The larger of the inner block's boxes and the same ones; lengths together."""
         inner = self.inner.image(domain)
-        return Domain(x=max(inner.x, domain.y), y=max(inner.y, domain.x))
+        (x_norm, y_norm), (inner_x, inner_y) = norms_of(domain), norms_of(inner)
+        x_norm, y_norm = math.hypot(inner_x, y_norm), math.hypot(inner_y, x_norm)
+        return like(domain, max(inner.x, domain.y), max(inner.y, domain.x), outward(x_norm), outward(y_norm))
 
 
 def _merge(kept: Tensor, factored_out: Tensor) -> Tensor:

@@ -4,15 +4,15 @@ A factory of a conditioner is a callable `(in_features, out_features) -> nn.Modu
 that a coupling starts as the identity or close to it (Kingma & Dhariwal 2018, section 3.3).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from invertible.errors import ConfigError, require_positive
-from invertible.norms import convolution_norm, lipschitz_bound
+from invertible.norms import convolution_norm, lipschitz_bound, magnitude_bound, outward, times
 
 NetFactory = Callable[[int, int], nn.Module]
 
@@ -41,7 +41,11 @@ class MLP(nn.Module):
 
     def lipschitz_bound(self) -> float:
         """Product of the layers' norms."""
-        return math.prod(lipschitz_bound(layer) for layer in (*self.layers, self.last))
+        return _product(*self.layers, self.last)
+
+    def magnitude_bound(self, magnitudes: Tensor) -> Tensor:
+        """Layer by layer; ReLU makes nothing larger."""
+        return _through((*self.layers, self.last), magnitudes)
 
 
 class ConvNet(nn.Module):
@@ -78,7 +82,11 @@ class ConvNet(nn.Module):
 
     def lipschitz_bound(self) -> float:
         """Product of bounds of the layers' operator norms."""
-        return math.prod(lipschitz_bound(layer) for layer in (*self.layers, self.last))
+        return _product(*self.layers, self.last)
+
+    def magnitude_bound(self, magnitudes: Tensor) -> Tensor:
+        """Layer by layer; ReLU makes nothing larger."""
+        return _through((*self.layers, self.last), magnitudes)
 
 
 class WeightNormConv2d(nn.Conv2d):
@@ -101,7 +109,14 @@ class WeightNormConv2d(nn.Conv2d):
 
     def lipschitz_bound(self) -> float:
         """Bound of the operator norm, with the weight in use."""
-        return convolution_norm(self.normalised_weight())
+        return outward(convolution_norm(self.normalised_weight()), self.weight[0].numel())
+
+    def magnitude_bound(self, magnitudes: Tensor) -> Tensor:
+        """Sums of |weight| over inputs and taps, and the bias."""
+        sums = self.normalised_weight().double().abs().flatten(2).sum(2).cpu()
+        # 0 times infinity is 0.
+        terms = torch.where(sums > 0, sums * magnitudes, 0.0)
+        return terms.sum(1) + (0.0 if self.bias is None else self.bias.double().abs().cpu())
 
 
 class ResidualConvNet(nn.Module):
@@ -141,10 +156,30 @@ class ResidualConvNet(nn.Module):
 
     def lipschitz_bound(self) -> float:
         """Product over layers, 1 + Lip(block) for a residual block."""
-        bound = lipschitz_bound(self.first) * lipschitz_bound(self.last)
+        bound = _product(self.first, self.last)
         for block in self.blocks:
-            bound *= 1 + lipschitz_bound(block)
+            bound = outward(times(bound, 1 + lipschitz_bound(block)))
         return bound
+
+    def magnitude_bound(self, magnitudes: Tensor) -> Tensor:
+        """Layer by layer, adding up along the residual stream."""
+        hidden = magnitude_bound(self.first, magnitudes)
+        for block in self.blocks:
+            hidden = hidden + magnitude_bound(block, hidden)
+        return magnitude_bound(self.last, hidden)
+
+
+def _product(*layers: nn.Module) -> float:
+    bound = 1.0
+    for layer in layers:
+        bound = outward(times(bound, lipschitz_bound(layer)))
+    return bound
+
+
+def _through(layers: Sequence[nn.Module], magnitudes: Tensor) -> Tensor:
+    for layer in layers:
+        magnitudes = magnitude_bound(layer, magnitudes)
+    return magnitudes
 
 
 def mlp(hidden: Sequence[int] = (64, 64)) -> NetFactory:

@@ -58,7 +58,7 @@ class Permutation(Bijection):
 
     def image(self, domain: Domain) -> Domain:
         """The same boxes."""
-        return Domain(x=domain.y, y=domain.x)
+        return domain.turned
 
     def extra_repr(self) -> str:
         """The number of features."""

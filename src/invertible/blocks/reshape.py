@@ -67,7 +67,7 @@ class Squeeze(Bijection):
 
     def image(self, domain: Domain) -> Domain:
         """The same boxes."""
-        return Domain(x=domain.y, y=domain.x)
+        return domain.turned
 
     def extra_repr(self) -> str:
         """Factor and order."""
@@ -116,7 +116,7 @@ class Flatten(Bijection):
 
     def image(self, domain: Domain) -> Domain:
         """The same boxes."""
-        return Domain(x=domain.y, y=domain.x)
+        return domain.turned
 
     def extra_repr(self) -> str:
         """The shape of a sample."""

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from invertible.bijection import Bijection, Domain, LipschitzBounds
 from invertible.blocks.additive import AdditiveMap
 from invertible.blocks.coupling_step import CouplingStep
-from invertible.blocks.elementwise import shear_norm
 from invertible.errors import ConfigError, ShapeError
 from invertible.memory.step import Step
-from invertible.norms import lipschitz_bound
+from invertible.norms import lipschitz_bound, outward, shear_norm
 from invertible.partition import Halves, Partition, Parts
 from invertible.shapes import zero_log_det
 
@@ -93,7 +92,7 @@ class ReversibleResidual(Bijection):
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """The product of the two additive couplings' bounds, where those of F and G are known."""
         bound = shear_norm(1.0, lipschitz_bound(self.f)) * shear_norm(1.0, lipschitz_bound(self.g))
-        return LipschitzBounds(bound, bound)
+        return LipschitzBounds(outward(bound), outward(bound))
 
 
 def _update(name: str, module: nn.Module, x: Tensor) -> Tensor:

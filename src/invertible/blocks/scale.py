@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from invertible.errors import ConfigError, choose
+from invertible.norms import outward
 
 
 class Scale:
@@ -31,6 +32,14 @@ class Scale:
         """The scale and its logarithm, elementwise, of raw's shape."""
         raise TypeError(f"{type(self).__name__}: define __call__(self, raw), returning (g, log g).")
 
+    def within(self, radius: float) -> "Scale":
+        """Range and slopes for |r| <= radius: those for all r, unless the function knows better.
+
+        Returns:
+            A scale that only tells these four numbers.
+        """
+        return self
+
     def __repr__(self) -> str:
         """Name and range."""
         return f"{type(self).__name__}({self.lower:.3g}, {self.upper:.3g})"
@@ -42,6 +51,11 @@ class Exp(Scale):
     def __init__(self) -> None:
         super().__init__(0.0, math.inf, math.inf, math.inf)
 
+    def within(self, radius: float) -> Scale:
+        """(e^-R, e^R), slopes e^R."""
+        limit = outward(math.exp(radius), 2) if radius < 700 else math.inf
+        return Scale(1 / limit, limit, limit, limit)
+
     def __call__(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """e^r and r."""
         return raw.exp(), raw
@@ -52,6 +66,11 @@ class Sigmoid(Scale):
 
     def __init__(self) -> None:
         super().__init__(0.0, 1.0, 0.25, math.inf)
+
+    def within(self, radius: float) -> Scale:
+        """(sigmoid(2 - R), sigmoid(2 + R)); (1/g)' = -e^-(r + 2)."""
+        steepest = outward(math.exp(radius - 2), 2) if radius < 700 else math.inf
+        return Scale(1 / outward(1 + steepest), 1.0, 0.25, steepest)
 
     def __call__(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """sigmoid(r + 2) and its logarithm."""
@@ -103,6 +122,11 @@ class TanhExp(Scale):
         steepest = (math.sqrt(1 + self.limit**2) - 1) / self.limit
         slope = math.exp(self.limit * steepest) * (1 - steepest**2)
         super().__init__(1 / maximum, maximum, slope, slope)
+
+    def within(self, radius: float) -> Scale:
+        """exp(+-c tanh(R/c)); the slopes for all r."""
+        limit = outward(math.exp(self.limit * math.tanh(radius / self.limit)), 8)
+        return Scale(max(self.lower, 1 / limit), min(self.upper, limit), self.slope, self.reciprocal_slope)
 
     def __call__(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """exp(c tanh(r/c)) and its logarithm."""

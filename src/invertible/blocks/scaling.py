@@ -5,8 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from invertible.ball import like, norms_of
 from invertible.bijection import Bijection, Domain, LipschitzBounds
 from invertible.errors import require_positive
+from invertible.norms import outward
 from invertible.shapes import log_det_dtype
 
 
@@ -56,12 +58,13 @@ class DiagonalScaling(Bijection):
     def bounds(self, domain: Domain | None = None) -> LipschitzBounds:
         """max e^s and max e^-s."""
         log_scale = self.log_scale.detach().double()
-        return LipschitzBounds(float(log_scale.max().exp()), float((-log_scale).max().exp()))
+        return LipschitzBounds(outward(float(log_scale.max().exp())), outward(float((-log_scale).max().exp())))
 
     def image(self, domain: Domain) -> Domain:
         """The boxes times the bounds."""
-        bounds = self.bounds()
-        return Domain(x=domain.y * bounds.inverse, y=domain.x * bounds.forward)
+        bounds, (x_norm, y_norm) = self.bounds(), norms_of(domain)
+        boxes = domain.y * bounds.inverse, domain.x * bounds.forward
+        return like(domain, *boxes, y_norm * bounds.inverse, x_norm * bounds.forward)
 
     def extra_repr(self) -> str:
         """The number of features."""

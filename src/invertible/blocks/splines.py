@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from invertible.ball import like
 from invertible.bijection import Domain, LipschitzBounds
 from invertible.blocks.coupling import Coupling
 from invertible.blocks.nets import NetFactory
+from invertible.blocks.scale import TanhExp
 from invertible.errors import ConfigError
+from invertible.norms import outward, shear_norm, times
 
 
 @dataclass(frozen=True)
@@ -79,26 +82,33 @@ class SplineMap:
         """None: the map scales, and scaling rounds."""
 
     def bounds(self, lipschitz: float, offset: Domain, domain: Domain | None) -> LipschitzBounds:
-        """Slopes are certified; how far the parameters move y is not, unless the conditioner is constant.
+        """Certified on the whole space: slopes of the spline, and how far its parameters move it.
 
-        In a bin of slope s with end derivatives d_0, d_1 the derivative is s^2 N/D^2 with N a convex combination of
-        d_0, s, d_1 and s/2 <= D <= max(s, (s + max(d_0, d_1))/2): at most 4 max(s, d), at least
-        s^2 min(s, d)/max(s, (s + d)/2)^2.
+        In a bin of width w and slope s with end derivatives d_0, d_1 <= d, theta = (x - x_0)/w, q = theta (1 - theta),
+        the slope is t = s^2 N/D^2 with N a convex combination of d_0, s, d_1 and s/2 <= D <= max(s, (s + d)/2): at most
+        4 max(s, d), at least s^2 min(s, d)/max(s, (s + d)/2)^2. With u in [0, 1] the share of the height reached,
+        dy/dw = -theta t - s^2 du/ds, dy/dx_0 = -t, dy/dh = u + s du/ds in [0, 2], dy/dy_0 = 1, |s du/ds| <= 1, and
+        |dy/d(d_0, d_1)| <= w/2. Widths and heights come from a softmax p of range 2 B (1 - K min_bin), and
+        |p (g - p.g)|_2 <= (max g - min g)/(2 sqrt 2) for every g. The inverse moves by the same over t.
         """
-        if lipschitz > 0:
-            return LipschitzBounds(math.inf, math.inf)
         steep = (1 - (self.bins - 1) * self.min_bin) / self.min_bin
-        flat, highest, lowest = (
-            1 / steep,
-            max(steep, self.max_derivative),
-            min(1 / steep, 1 / self.max_derivative),
+        flat, highest = 1 / steep, max(steep, self.max_derivative)
+        lowest = min(flat, 1 / self.max_derivative)
+        slope = 4 * highest
+        reciprocal = (max(flat, (flat + self.max_derivative) / 2) / flat) ** 2 / lowest
+        share = 2 * self.bound * (1 - self.bins * self.min_bin) / (2 * math.sqrt(2))
+        widest = self.bound * (1 - (self.bins - 1) * self.min_bin)
+        knots = widest * TanhExp(self.max_derivative).slope
+        there = math.hypot(share * (slope + steep), share * 2, knots)
+        back = math.hypot(share * (1 + steep * reciprocal), share * 2 * reciprocal, knots * reciprocal)
+        return LipschitzBounds(
+            outward(shear_norm(slope, times(there, lipschitz)), 16),
+            outward(shear_norm(reciprocal, times(back, lipschitz)), 16),
         )
-        widest = max(flat, (flat + self.max_derivative) / 2)
-        return LipschitzBounds(4 * highest, widest**2 / (flat**2 * lowest))
 
     def image(self, offset: Domain, domain: Domain) -> Domain:
         """The larger of the box and the interval."""
-        return Domain(x=max(domain.y, self.bound), y=max(domain.x, self.bound))
+        return like(domain, max(domain.y, self.bound), max(domain.x, self.bound))
 
     def _bin(self, value: Tensor, parameters: Tensor, axis: int) -> "_Bin":
         """The bin that holds `value` on the axis of inputs (0) or of outputs (1)."""
@@ -185,6 +195,7 @@ class SplineCoupling(Coupling):
         flip: as in `AdditiveCoupling`.
         spatial_dims: 0 for vectors, 2 for images.
         condition_features: width of the condition, 0 for none.
+        conditioner_bound: as in `AdditiveCoupling`.
 
     Shapes:
         x, y: (B, features, *spatial); log_det: (B,).
@@ -216,6 +227,17 @@ class SplineCoupling(Coupling):
         flip: bool = False,
         spatial_dims: int = 0,
         condition_features: int = 0,
+        conditioner_bound: float = math.inf,
     ) -> None:
         elementwise = SplineMap(bins, bound, 0.2 / max(bins, 1) if min_bin is None else min_bin, max_derivative)
-        super().__init__(elementwise, features, net, hidden, mask, flip, spatial_dims, condition_features)
+        super().__init__(
+            elementwise,
+            features,
+            net=net,
+            hidden=hidden,
+            mask=mask,
+            flip=flip,
+            spatial_dims=spatial_dims,
+            condition_features=condition_features,
+            conditioner_bound=conditioner_bound,
+        )

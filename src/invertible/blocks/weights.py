@@ -1,12 +1,14 @@
 """Invertible square matrices by their parametrisation."""
 
 import math
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
 from invertible.bijection import LipschitzBounds
 from invertible.errors import ConfigError, choose, require_positive
+from invertible.norms import outward, row_sum_norm, two_sided_norms
 from invertible.rounding import round_to_grid
 from invertible.shapes import at_least_float32
 
@@ -41,11 +43,23 @@ class Weight(nn.Module):
         return next(value for value in self._parameters.values() if value is not None)
 
     def bounds(self) -> LipschitzBounds:
-        """||W||_2 and ||W^-1||_2, by a float64 SVD."""
+        """||W||_2 and ||W^-1||_2, by a float64 SVD of the product that the parameters make in float64."""
         with torch.no_grad():
-            singular = torch.linalg.svdvals(self()[0].double())
-        smallest = float(singular[-1])
-        return LipschitzBounds(float(singular[0]), 1 / smallest if smallest > 0 else float("inf"))
+            return LipschitzBounds(*two_sided_norms(self._in_double()()[0]))
+
+    def row_sums(self) -> LipschitzBounds:
+        """Largest sum of |W_ij| along a row, and of |W^-1_ij|: how much the radius of a box can grow."""
+        double = self._in_double()
+        with torch.no_grad():
+            condition = math.prod(two_sided_norms(double()[0]))
+            if not condition * self.size < 1e12:
+                # W^-1 would be rounded to nothing; its rows are no longer than its norm.
+                return LipschitzBounds(row_sum_norm(double()[0]), self.bounds().inverse * math.sqrt(self.size))
+            inverse = outward(row_sum_norm(double.inverse()[0]), self.size * condition)
+            return LipschitzBounds(row_sum_norm(double()[0]), inverse)
+
+    def _in_double(self) -> "Weight":
+        return deepcopy(self).double()
 
     def extra_repr(self) -> str:
         """The size."""
@@ -142,6 +156,10 @@ class OrthogonalWeight(Weight):
         identity = torch.eye(self.size, dtype=gram.dtype, device=gram.device)
         weight = identity - vectors @ torch.linalg.solve_triangular(middle, vectors.T, upper=True)
         return weight, gram.new_zeros(())
+
+    def bounds(self) -> LipschitzBounds:
+        """1 and 1, whatever the vectors are."""
+        return LipschitzBounds(1.0, 1.0)
 
     def inverse(self) -> tuple[Tensor, Tensor]:
         """The transpose, and 0."""
