@@ -9,8 +9,8 @@ def _model(floor):
     return Model(floor, floor.log_prob, lambda x: floor(x)[0], floor.inverse, "no checks; no log_det in the inverse")
 
 
-def realnvp():
-    return _model(RealNVPFloor(FEATURES, LAYERS, HIDDEN))
+def realnvp(layers=LAYERS):
+    return _model(RealNVPFloor(FEATURES, layers, HIDDEN))
 
 
 def spline():

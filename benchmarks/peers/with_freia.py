@@ -15,11 +15,19 @@ def _model(network, note):
     return Model(network, log_prob, lambda x: network(x)[0], lambda z: network(z, rev=True)[0], note)
 
 
-def realnvp():
+def realnvp(layers=LAYERS):
     network = SequenceINN(FEATURES)
-    for _ in range(LAYERS // 2):
+    for _ in range(layers // 2):
         network.append(GLOWCouplingBlock, subnet_constructor=lambda a, b: mlp(a, b, HIDDEN))
     return _model(network, "two couplings a block; arctan in place of tanh; log_det in the inverse too")
+
+
+def all_in_one(layers=LAYERS):
+    """The block that their tutorial builds flows of: one coupling, a global affine map and a random permutation."""
+    network = SequenceINN(FEATURES)
+    for _ in range(layers):
+        network.append(AllInOneBlock, subnet_constructor=lambda a, b: mlp(a, b, HIDDEN))
+    return _model(network, "one coupling a block, permuted at random; arctan in place of tanh")
 
 
 def glow():

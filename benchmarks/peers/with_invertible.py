@@ -9,13 +9,15 @@ def _model(flow, note):
     return Model(flow, flow.log_prob, flow.encode, flow.decode, note)
 
 
-def realnvp():
-    flow = models.realnvp(FEATURES, layers=LAYERS, hidden=(HIDDEN, HIDDEN), actnorm=False)
+def realnvp(layers=LAYERS):
+    flow = models.realnvp(FEATURES, layers=layers, hidden=(HIDDEN, HIDDEN), actnorm=False, permutation="alternate")
     return _model(flow, "scale in (1/2, 2)")
 
 
 def spline():
-    flow = models.realnvp(FEATURES, layers=LAYERS, coupling="spline", hidden=(HIDDEN, HIDDEN), actnorm=False)
+    flow = models.realnvp(
+        FEATURES, layers=LAYERS, coupling="spline", hidden=(HIDDEN, HIDDEN), actnorm=False, permutation="alternate"
+    )
     return _model(flow, "derivatives at the knots bounded above too")
 
 

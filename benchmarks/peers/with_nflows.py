@@ -17,22 +17,22 @@ def _model(transform, shape, note=""):
     return Model(flow, flow.log_prob, lambda x: transform(x)[0], lambda z: transform.inverse(z)[0], note)
 
 
-def _couplings(coupling, **options):
+def _couplings(coupling, layers, **options):
     def conditioner(inputs, outputs):
         return WithContext(*mlp(inputs, outputs, HIDDEN))
 
-    masks = [create_alternating_binary_mask(FEATURES, even=index % 2 == 0) for index in range(LAYERS)]
+    masks = [create_alternating_binary_mask(FEATURES, even=index % 2 == 0) for index in range(layers)]
     blocks = [coupling(mask, conditioner, **options) for mask in masks]
     return _model(transforms.CompositeTransform(blocks), (FEATURES,), "log_det in the inverse too")
 
 
-def realnvp():
-    return _couplings(transforms.AffineCouplingTransform)
+def realnvp(layers=LAYERS):
+    return _couplings(transforms.AffineCouplingTransform, layers)
 
 
 def spline():
     options = {"num_bins": BINS, "tails": "linear", "tail_bound": BOUND}
-    return _couplings(transforms.PiecewiseRationalQuadraticCouplingTransform, **options)
+    return _couplings(transforms.PiecewiseRationalQuadraticCouplingTransform, LAYERS, **options)
 
 
 def glow():

@@ -14,9 +14,9 @@ def _model(blocks, note=""):
     return Model(model, model.log_prob, model.inverse, model.forward, note)
 
 
-def realnvp():
+def realnvp(layers=LAYERS):
     blocks = []
-    for _ in range(LAYERS):
+    for _ in range(layers):
         net = nets.MLP([FEATURES // 2, HIDDEN, HIDDEN, FEATURES], init_zeros=True)
         blocks += [flows.AffineCouplingBlock(net), flows.Permute(FEATURES, mode="swap")]
     return _model(blocks, "scale exp(r), no clamp; log_det in the inverse too")

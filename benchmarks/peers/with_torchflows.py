@@ -17,8 +17,8 @@ def _model(bijection, note):
     return Model(flow, flow.log_prob, lambda x: inner.forward(x)[0], lambda z: inner.inverse(z)[0], note)
 
 
-def realnvp():
-    return _model(RealNVP((FEATURES,), n_layers=LAYERS, conditioner_kwargs=CONDITIONER), "")
+def realnvp(layers=LAYERS):
+    return _model(RealNVP((FEATURES,), n_layers=layers, conditioner_kwargs=CONDITIONER), "")
 
 
 def spline():

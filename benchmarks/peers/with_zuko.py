@@ -13,8 +13,8 @@ def _model(flow):
     return Model(flow, lambda x: flow().log_prob(x), lambda x: flow().transform(x), decode, "no log_det in the inverse")
 
 
-def realnvp():
-    return _model(RealNVP(FEATURES, transforms=LAYERS, hidden_features=(HIDDEN, HIDDEN)))
+def realnvp(layers=LAYERS):
+    return _model(RealNVP(FEATURES, transforms=layers, hidden_features=(HIDDEN, HIDDEN)))
 
 
 def spline():

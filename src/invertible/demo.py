@@ -31,7 +31,8 @@ STRANGERS = "images neither has seen"
 def run(out: Path, seed: int = 0, *, quick: bool = False, console: Console | None = None) -> int:
     """Train, audit and compare two Glows of equal size on the digits.
 
-    One has the scale that everybody uses, sigmoid(r + 2) in (0, 1), the other (1 + sigmoid(r + 2))/2 in (1/2, 1).
+    One is as the paper has it, with the scale that everybody uses, sigmoid(r + 2) in (0, 1); the other has this
+    library's defaults, (1 + sigmoid(r + 2))/2 in (1/2, 1) and conditioners that see 3 tanh(x/3).
     Writes a folder a model (weights, samples, logs, `audit.html`, `audit.json`) and `comparison.png`. What the table
     says is measured; nothing of it is known beforehand.
 
@@ -72,7 +73,8 @@ def run(out: Path, seed: int = 0, *, quick: bool = False, console: Console | Non
 def _introduce(console: Console, digits: DataSet) -> None:
     console.print(
         f"Two Glows of equal size on {len(digits.train.x)} digits of 8 x 8 pixels. The couplings of one scale by "
-        "sigmoid(r + 2), in (0, 1), as most code does; those of the other by (1 + sigmoid(r + 2))/2, in (1/2, 1)."
+        "sigmoid(r + 2), in (0, 1), as most code does; those of the other by (1 + sigmoid(r + 2))/2, in (1/2, 1), and "
+        "their networks see 3 tanh(x/3) in place of x."
     )
 
 

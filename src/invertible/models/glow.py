@@ -10,7 +10,13 @@ from invertible.blocks import ActNorm, AffineCoupling, FactorOut, InvertibleConv
 from invertible.chain import Chain
 from invertible.errors import ConfigError, require_positive
 from invertible.flow import Flow
-from invertible.models.common import checked_shape, condition_width, coupling_block, described_flow
+from invertible.models.common import (
+    checked_shape,
+    condition_width,
+    conditioner_bound_of,
+    coupling_block,
+    described_flow,
+)
 
 PERMUTATIONS = ("conv1x1", "shuffle", "reverse")
 
@@ -26,6 +32,7 @@ def glow(
     permutation: str = "conv1x1",
     parametrization: str = "plu",
     learned_prior: bool = True,
+    conditioner_bound: float | None = None,
     condition_features: int = 0,
     classes: int | None = None,
     grey_levels: int | None = 256,
@@ -33,7 +40,9 @@ def glow(
     """Glow: `levels` levels of squeeze, `depth` steps (actnorm, 1 x 1 convolution, coupling) and factor-out.
 
     Departs from the paper in the default scale: (1 + sigmoid(r + 2))/2 in place of sigmoid(r + 2), whose reciprocal
-    is unbounded; `scale="sigmoid"` is the paper's. The latents of all levels lie in one tensor of the image's shape.
+    is unbounded; and in conditioners that see b tanh(x/b), by which deep flows keep their inverse far from the data.
+    `scale="sigmoid", conditioner_bound=math.inf` are the paper's. The latents of all levels lie in one tensor of the
+    image's shape.
 
     Args:
         shape: (channels, height, width), sizes divisible by 2^levels.
@@ -45,6 +54,7 @@ def glow(
         permutation: `"conv1x1"`, `"shuffle"` (fixed random) or `"reverse"`.
         parametrization: of the 1 x 1 convolution: `"plu"`, `"free"`, `"orthogonal"` or `"lifting"`.
         learned_prior: predict mean and scale of factored-out latents from those kept, as the paper's code does.
+        conditioner_bound: b, see `blocks.Coupling`; 3 if `None`, `math.inf` for none.
         condition_features: width of a condition given to every coupling: (B, F), or a map (B, F, height, width).
         classes: number of classes; the condition is then integer labels (B,), given to every coupling and to a
             class-conditional base (section 6).
@@ -65,6 +75,7 @@ def glow(
     if permutation not in PERMUTATIONS:
         raise ConfigError(f"models.glow: expected permutation to be one of {PERMUTATIONS}, got {permutation!r}.")
     width = condition_width("models.glow", condition_features, classes)
+    bound = conditioner_bound_of(conditioner_bound)
 
     def mixing(channels: int) -> Bijection:
         if permutation == "conv1x1":
@@ -73,8 +84,13 @@ def glow(
 
     def step(channels: int) -> list[Bijection]:
         options = {"hidden": (hidden, hidden), "spatial_dims": 2, "condition_features": width}
+        options["conditioner_bound"] = bound
         block = coupling_block(coupling, channels, scale=scale, order="glow", **options)
         return [ActNorm(channels), mixing(channels), block]
+
+    def prior(channels: int) -> Bijection:
+        options = {"scale": scale, "order": "glow", "spatial_dims": 2, "conditioner_bound": bound}
+        return AffineCoupling(channels, _zero_convolution, **options)
 
     def level(channels: int, remaining: int) -> Chain:
         squeeze = Squeeze(channels_last=remaining == levels)
@@ -84,7 +100,7 @@ def glow(
             blocks += step(channels)
         if remaining > 1:
             if learned_prior:
-                blocks.append(AffineCoupling(channels, _zero_convolution, scale=scale, order="glow", spatial_dims=2))
+                blocks.append(prior(channels))
             blocks.append(FactorOut(level(channels // 2, remaining - 1)))
         return Chain(*blocks, squeeze.inverted)
 
