@@ -19,7 +19,8 @@ def undisturbed(module: nn.Module, seed: int = 0) -> Iterator[None]:
         module: the module to measure; its parameters are copied for the while.
         seed: of the global generators within, for models that draw random numbers from them.
     """
-    modes = [(each, each.training) for each in module.modules()]
+    # Beside the mode, such flags as "initialise on the next batch", which other libraries keep in no buffer.
+    flags = [(each, {k: v for k, v in vars(each).items() if isinstance(v, bool)}) for each in module.modules()]
     state = [
         (store, name, tensor, tensor.detach().clone())
         for each in module.modules()
@@ -35,8 +36,8 @@ def undisturbed(module: nn.Module, seed: int = 0) -> Iterator[None]:
         finally:
             with torch.no_grad():
                 _restore(state)
-            for each, training in modes:
-                each.training = training
+            for each, before in flags:
+                vars(each).update(before)
 
 
 def _restore(state: Sequence[tuple[Any, str, Tensor, Tensor]]) -> None:
