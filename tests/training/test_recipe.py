@@ -52,6 +52,32 @@ WRONG = {
     "no equals sign": (["optimizer.lr"], ["--set optimizer.lr: expected section.key=value"]),
     "no key": (["=3"], ["expected section.key=value"]),
     "no YAML": (["optimizer.lr=[1"], ["--set optimizer.lr=[1", "expected YAML"]),
+    "no such penalty": (
+        ["training.penalty={kind: jacobian}"],
+        ["training.penalty.kind: expected one of 'finite-difference'", "got 'jacobian'"],
+    ),
+    "the loss as a penalty": (
+        ["training.penalty={kind: flow}"],
+        ["training.penalty.kind: expected 'finite-difference', got 'flow', which is the loss"],
+    ),
+    "unknown key of a penalty": (
+        ["training.penalty={weigth: 1}"],
+        ["training.penalty.weigth is unknown", "Did you mean training.penalty.weight?", "training.penalty takes kind"],
+    ),
+    "no weight": (["training.penalty.weight=0"], ["training.penalty.weight: expected a number greater than 0"]),
+    "scalar for a penalty": (["training.penalty=1e-4"], ["training.penalty: expected a section of keys, got 0.0001"]),
+    "unknown key of the monitor": (
+        ["training.monitor={evry: 5}"],
+        ["training.monitor.evry is unknown", "Did you mean training.monitor.every?"],
+    ),
+    "no such answer to danger": (
+        ["training.monitor.on_danger=panic"],
+        ["training.monitor.on_danger: expected one of 'warn', 'stop', 'rollback', got 'panic'"],
+    ),
+    "no samples to watch": (
+        ["training.monitor.samples=0"],
+        ["training.monitor.samples: expected a number of at least 1, got 0"],
+    ),
     "two errors": (["optimizer.lr=x", "data.flip=x"], ["(and 1 more)"]),
 }
 
@@ -97,8 +123,9 @@ def test_recipes_are_frozen():
         recipe(DIGITS).optimizer.lr = 3.0
 
 
-def test_a_recipe_survives_its_own_dump():
-    made = recipe(MOONS)
+@pytest.mark.parametrize("overrides", [[], ["training.penalty={}", "training.monitor={on_danger: stop}"]])
+def test_a_recipe_survives_its_own_dump(overrides):
+    made = recipe(MOONS, *overrides)
     assert parse_recipe(made.model_dump(mode="json")) == made
 
 

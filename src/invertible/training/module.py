@@ -1,7 +1,7 @@
 """The Lightning module that trains a flow."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,7 +12,9 @@ from torchmetrics import MeanMetric
 
 from invertible.errors import InvertibleError, NotInvertibleError
 from invertible.flow import Flow
+from invertible.stability.penalties import Penalty
 from invertible.training.evaluation import losses, unit_of
+from invertible.training.penalties import inputs_of
 from invertible.training.randomness import generator_for
 from invertible.training.recipe import Optimizer, Schedule
 from invertible.training.schedules import factor
@@ -33,7 +35,8 @@ class FlowModule(pl.LightningModule):
 
     A batch is a tensor x, or a sequence (x,) or (x, y); y goes to the flow as its condition if the flow takes one.
     Logged: `train`, `validation`, `gradient_norm` and `learning_rate`, and `validation_non_finite`, the number of
-    validation samples without a finite score.
+    validation samples without a finite score; with a penalty, `penalty` where it is due, which `train` leaves out, and
+    `penalty_skipped`.
 
     Args:
         flow: the model. Run one batch through it in training mode before the fit: its ActNorms take their scales
@@ -43,6 +46,11 @@ class FlowModule(pl.LightningModule):
         steps: length of the run, for schedules that end; the trainer's own estimate if `None`.
         gradient_clip: largest 2-norm of the gradient; `None` for no limit.
         seed: of the noise.
+        penalty: added to the loss of a step: see `invertible.stability.FiniteDifferencePenalty`.
+
+    Attributes:
+        rescue: asked when a loss or gradient is not finite, before the error; it returns whether it has put the module
+            back into a state to go on from. `InverseMonitor` sets it.
 
     Raises:
         NonFiniteLossError: in training, at the first step whose loss or gradient is not finite.
@@ -61,10 +69,13 @@ class FlowModule(pl.LightningModule):
         steps: int | None = None,
         gradient_clip: float | None = None,
         seed: int = 0,
+        penalty: Penalty | None = None,
     ) -> None:
         super().__init__()
         self.flow, self.optimizer, self.schedule = flow, optimizer or Optimizer(), schedule or Schedule()
         self.steps, self.gradient_clip, self.seed = steps, gradient_clip, seed
+        self.penalty = penalty
+        self.rescue: Callable[[], bool] | None = None
         self.unit = unit_of(flow)
         # "disable" keeps what is not finite in the mean; the default would drop it with a warning.
         self.validation_mean = MeanMetric(nan_strategy="disable")
@@ -73,6 +84,16 @@ class FlowModule(pl.LightningModule):
     def forward(self, x: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """The loss of each sample, shape (B,)."""
         return losses(self.flow, x, condition, generator)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the penalty's count of samples left out."""
+        if self.penalty is not None:
+            checkpoint["penalty"] = self.penalty.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore it, if the run had a penalty then."""
+        if self.penalty is not None and "penalty" in checkpoint:
+            self.penalty.load_state_dict(checkpoint["penalty"])
 
     def on_train_start(self) -> None:
         """Take the optimizer's figures from its section: a checkpoint brings those that the run began with."""
@@ -86,14 +107,32 @@ class FlowModule(pl.LightningModule):
     def training_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
         """The mean loss of a batch."""
         x, condition = self._unpack(batch)
+        try:
+            loss = self._finite_loss(x, condition)
+        except NonFiniteLossError:
+            if self.rescue is None or not self.rescue():
+                raise
+            loss = self._finite_loss(x, condition)
+        self.log("train", loss.detach(), batch_size=len(x))
+        return loss if self.penalty is None else loss + self._penalty(self.penalty, x, condition)
+
+    def _finite_loss(self, x: Tensor, condition: Tensor | None) -> Tensor:
         noise = generator_for(x.device, "noise", self.seed, self.global_step, self.global_rank)
         try:
             loss = self(x, condition, noise).mean()
         except NotInvertibleError as error:
             raise self._broken("loss", "one that is not") from error
         self._require_finite("loss", loss)
-        self.log("train", loss.detach(), batch_size=len(x))
         return loss
+
+    def _penalty(self, penalty: Penalty, x: Tensor, condition: Tensor | None) -> Tensor:
+        noise = generator_for(x.device, "penalty", self.seed, self.global_step, self.global_rank)
+        x, condition = inputs_of(self.flow, x, condition, noise)
+        value = penalty.of(self.flow.bijection, x, condition, step=self.global_step, generator=noise)
+        if self.global_step % penalty.every == 0:
+            self.log("penalty", value.detach(), batch_size=len(x))
+            self.log("penalty_skipped", float(penalty.skipped), batch_size=len(x))
+        return value
 
     def configure_gradient_clipping(
         self,
@@ -105,8 +144,12 @@ class FlowModule(pl.LightningModule):
         limit = math.inf if self.gradient_clip is None else self.gradient_clip
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), limit)
         # With float16 an overflow is expected now and then: the gradient scaler skips that step.
-        if self.trainer.precision != "16-mixed":
-            self._require_finite("gradient norm", norm)
+        if self.trainer.precision != "16-mixed" and not math.isfinite(norm.item()):
+            if self.rescue is None or not self.rescue():
+                raise self._broken("gradient norm", str(norm.item()))
+            # Without gradients the optimizer takes no step.
+            optimizer.zero_grad(set_to_none=True)
+            return
         self.log("gradient_norm", norm)
         self.log("learning_rate", optimizer.param_groups[0]["lr"])
 

@@ -5,7 +5,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -206,8 +206,10 @@ def _expected(error: ErrorDetails) -> str:
 def _section(model: type[BaseModel], keys: Sequence[int | str]) -> type[BaseModel]:
     for key in keys:
         annotation = model.model_fields[str(key)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
+        # A section that may be left out is annotated `Section | None`.
+        for each in (annotation, *get_args(annotation)):
+            if isinstance(each, type) and issubclass(each, BaseModel):
+                model = each
     return model
 
 

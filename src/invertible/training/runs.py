@@ -25,8 +25,10 @@ from invertible.training.checkpoints import LAST, Checkpoints, check_checkpoint,
 from invertible.training.datamodule import FlowData
 from invertible.training.interruption import InterruptedRunError, StopRequest
 from invertible.training.module import FlowModule, NonFiniteLossError
+from invertible.training.penalties import penalty_of
 from invertible.training.pictures import write_atomically
 from invertible.training.preparation import build_flow, initialise
+from invertible.training.probe import monitor_of
 from invertible.training.progress import Progress
 from invertible.training.recipe import Recipe
 from invertible.training.records import History, SamplePictures
@@ -78,7 +80,8 @@ def run(recipe: Recipe, folder: Path, *, resume: str | None = None, options: Run
 
     Writes into the folder: `recipe.yaml` (complete, overrides included), `model.safetensors` (the best model by
     validation, with averaged weights where there is an average), `checkpoints/last.ckpt` and `checkpoints/best.ckpt`,
-    `history.csv`, `samples/*.png`, TensorBoard logs in `tensorboard/`, and at the end `metrics.json`.
+    `history.csv`, `samples/*.png`, TensorBoard logs in `tensorboard/`, and at the end `metrics.json`; with a monitor,
+    `inverse.csv` and `inverse.png`.
 
     Ctrl-C and SIGTERM save `last.ckpt` at the end of the step and return; a second one raises `KeyboardInterrupt`.
 
@@ -127,6 +130,7 @@ class _Run:
             steps=self.steps,
             gradient_clip=training.gradient_clip,
             seed=seed,
+            penalty=penalty_of(training.penalty),
         )
         self.log_every = max(1, self.steps // 2000)
         self.progress = Progress(options.console, self.module.unit, self.steps, quiet=options.quiet)
@@ -168,6 +172,8 @@ class _Run:
             self.folder / "samples", samples_every, self.interval, self.progress, seed=recipe.training.seed
         )
         average = [MovingAverage(recipe.training.ema)] if recipe.training.ema else []
+        section = recipe.training.monitor
+        monitor = [] if section is None else [monitor_of(section, self.flow, self.data, self.folder, self.progress.say)]
         return pl.Trainer(
             accelerator=options.accelerator,
             devices=options.devices,
@@ -185,7 +191,7 @@ class _Run:
             enable_model_summary=False,
             default_root_dir=self.folder,
             logger=self._loggers(),
-            callbacks=[*average, self.history, self.progress, pictures, *options.callbacks, self.checkpoints],
+            callbacks=[*average, *monitor, self.history, self.progress, pictures, *options.callbacks, self.checkpoints],
         )
 
     def _loggers(self) -> list[Logger]:
