@@ -18,6 +18,12 @@ SCRIPTS = {
     "flows.py": ["--rounds", "3"],
     "memory.py": ["--quick"],
     "memory_traps.py": ["--quick"],
+    "digits.py": ["--pairs", "400", "--double-pairs", "200", "--skip-trained"],
+    "refined_inverse.py": ["--networks", "6", "--skip-costs"],
+    "stability.py": ["--layers", "8", "--steps", "100"],
+    "deep_stability.py": ["--layers", "8", "--steps", "50"],
+    "exploding_classifier.py": ["--epochs", "2"],
+    "audit_time.py": ["--models", "2x16"],
 }
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from invertible.errors import ConfigError, DataError, MissingDependencyError
 from invertible.reports import audit_page, audit_rich, audit_text
+from invertible.reports.audit_progress import audit_progress
 from invertible.stability import audit as measured
 from invertible.stability.findings import Finding, findings, headline
 from invertible.stability.record_json import from_dict, to_dict
@@ -91,7 +92,7 @@ class AuditReport:
 
 
 def audit(
-    flow: nn.Module,
+    flow: Any,  # noqa: ANN401
     x: Tensor,
     *,
     train: Data | None = None,
@@ -106,14 +107,16 @@ def audit(
     `invertible.stability.audit` says what is measured and how; the model comes out unchanged.
 
     Args:
-        flow: a `Flow`, anything with a `bijection`, or a `Bijection`.
+        flow: a `Flow`, anything with a `bijection`, a `Bijection`; or another library's flow, as `invertible.adapt`
+            takes it.
         x: data that the model was not trained on, (B, ...); integers are dequantised with the flow's levels.
         train: data that it was trained on; a pair (x, condition) if it takes a condition.
         other: another data set, of x's shape; a pair likewise.
         condition: condition of x, of B rows; labels for a flow with classes.
         generator: a generator or a seed for the choice of samples and all noise; seed 0 if `None`.
         options: what to measure, and the tolerance.
-        **changes: options by name, such as `ood=False`, `tolerance=1e-4`, `samples=64`; see `AuditOptions`.
+        **changes: options by name, such as `effort="full"`, `ood=False`, `tolerance=1e-4`, `sections=("attack",)`; see
+            `AuditOptions`. And `progress`: `True` for a bar on a terminal or in a notebook, or a `Progress` to tell.
 
     Raises:
         ConfigError: if `flow` is no flow, or an option is unknown or out of its range.
@@ -125,14 +128,16 @@ def audit(
         >>> report.passed
         True
     """
+    progress = changes.pop("progress", False)
     options = options or AuditOptions()
     known = list(AuditOptions.__dataclass_fields__)
     unknown = sorted(set(changes) - set(known))
     if unknown:
         raise ConfigError(f"audit: expected options among {', '.join(known)}, got {', '.join(unknown)}.")
     options = AuditOptions(**{name: getattr(options, name) for name in known} | changes)
-    record = measured(flow, x, train=train, other=other, condition=condition, generator=generator, options=options)
-    return AuditReport(record)
+    data: dict[str, Any] = {"train": train, "other": other, "condition": condition, "generator": generator}
+    with audit_progress(progress) as told:
+        return AuditReport(measured(flow, x, **data, options=options, progress=told))
 
 
 def _write(path: str | os.PathLike[str], text: str) -> Path:

@@ -55,6 +55,30 @@ def test_the_amplifying_block_stands_out():
     assert float(found.blocks[0].back.max()) > 50 * float(found.blocks[3].back.max())
 
 
+def test_the_block_to_blame():
+    x = torch.tensor([[0.25, 0.7]]).expand(4, 2)
+    amplifies = block_round_trips(Chain(Shift(), Shift().inverted, Squash(30.0), Drift(1 + 1e-6)), x)
+    assert amplifies.worst is amplifies.blocks[2]
+    wrong = block_round_trips(Chain(Shift(), Drift(1.01), Shift()), torch.full((4, 2), 4.0))
+    assert wrong.worst is wrong.blocks[1]
+    lost = block_round_trips(Chain(Hole(), Shift(), Hole()), torch.tensor([[0.0, 0.0], [4.0, 0.0]]))
+    assert lost.worst is lost.blocks[2]  # the first one that the way back meets
+    assert lost.eps == torch.finfo(torch.float32).eps
+    there = block_round_trips(Chain(Shift(), Squash(300.0).inverted, Shift()), torch.tensor([[1.0, 1.0], [-0.5, 0.0]]))
+    assert there.worst is there.blocks[1]
+
+
+def test_the_table_reads():
+    x = torch.tensor([[0.25, 0.7]]).expand(4, 2)
+    lines = str(block_round_trips(Chain(Shift(), Squash(30.0)), x)).splitlines()
+    assert lines[0].split() == ["block", "own", "way", "back", "times", "lost"]
+    assert lines[2].startswith("bijection.blocks[1] (Squash)")
+    assert lines[2].endswith("<- worst")
+    assert float(lines[2].split()[2]) > 100  # eps
+    stopped = str(block_round_trips(Chain(Shift(), GivesUp()), torch.full((2, 2), 4.0)))
+    assert "stopped at bijection.blocks[1] (GivesUp), on the way back: ConvergenceError" in stopped
+
+
 def test_the_way_back_names_the_first_loss():
     net = Chain(Shift(), Hole(), Shift())
     found = block_round_trips(net, torch.tensor([[0.0, 0.0], [4.0, 0.0]]))

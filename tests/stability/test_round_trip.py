@@ -119,6 +119,56 @@ def test_infinite_data_are_lost_and_not_sent():
     assert round_trip(UnitBox(), x).data.relative.tolist() == [math.inf, 0]
 
 
+def test_blocks_are_measured_in_both_directions():
+    net = Chain(Shift(), Drift(1 + 1e-4), Shift())
+    trip = round_trip(net, sixteenths(6, 2) + 5, blocks=True)
+    for profile, order in ((trip.blocks, [0, 1, 2]), (trip.latent_blocks, [2, 1, 0])):
+        assert profile is not None
+        assert [block.path.split()[0] for block in profile.blocks] == [f"bijection.blocks[{index}]" for index in order]
+        assert profile.worst is not None
+        assert profile.worst.path == "bijection.blocks[1] (Drift)"
+        assert float(profile.worst.own.max()) == pytest.approx(1e-4, rel=0.15)  # of x or of x + 1/2
+    plain = round_trip(net, sixteenths(6, 2) + 5)
+    assert plain.blocks is None
+    assert plain.latent_blocks is None
+
+
+def test_blocks_of_latents_of_ones_own():
+    net, y = Chain(Shift(), Hole()), torch.tensor([[3.0, 0.0], [0.0, 0.0]])
+    trip = round_trip(net, torch.zeros(2, 2), y=y, blocks=True)
+    assert trip.blocks is not None
+    assert trip.blocks.first_loss is None
+    assert trip.latent_blocks is not None
+    assert trip.latent_blocks.first_loss == ("bijection.blocks[1] (Hole)", "there")
+
+
+def test_blocks_where_nothing_arrives():
+    trip = round_trip(Chain(UnitBox()), torch.full((3, 2), -1.0), blocks=True)
+    assert trip.blocks is not None
+    assert trip.blocks.stopped_at == ("bijection.blocks[0] (UnitBox)", "there")
+    assert trip.latent_blocks is None
+    assert "UnitBox" in str(trip)
+
+
+def test_errors_in_units_of_eps():
+    errors = round_trip(Drift(1.01), sixteenths(20, 3) + 5).data
+    assert torch.equal(errors.in_eps * torch.finfo(torch.float32).eps, errors.relative)
+    assert errors.median_in_eps == pytest.approx(errors.median / torch.finfo(torch.float32).eps)
+    double = round_trip(Drift(1.01).double(), (sixteenths(20, 3) + 5).double()).data
+    assert double.worst_in_eps > 1e8 * errors.worst_in_eps
+
+
+def test_the_table_shows_both_directions_and_the_block_to_blame():
+    net = Chain(Shift(), Hole(), Shift())
+    text = str(round_trip(net, torch.tensor([[0.0, 0.0], [4.0, 0.0], [1.0, 0.0]]), blocks=True)).splitlines()
+    there = next(line for line in text if line.startswith("x -> f(x) -> x "))
+    assert there.split()[5:10] == ["0", "inf", "1", "1", "0"]
+    assert text[0] == "round trips of 3 samples, errors in units of eps = 1.2e-07"
+    blamed = [line for line in text if line.endswith("<- worst")]
+    assert blamed
+    assert all(line.startswith("bijection.blocks[1] (Hole)") for line in blamed)
+
+
 class ScalarLogDet(Shift):
     def forward(self, x, condition=None):
         return x, x.new_zeros(())

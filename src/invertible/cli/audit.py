@@ -1,5 +1,6 @@
 """`invertible audit`: can the inverse of a model be trusted?"""
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +8,7 @@ from typing import Annotated
 import typer
 
 from invertible.cli.options import command
-from invertible.errors import require
+from invertible.errors import ConfigError, require
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,19 @@ class AuditCommandOptions:
     other: Annotated[
         str | None, typer.Option(help="Another data set of the same shape, as one more set of strangers.")
     ] = None
-    samples: Annotated[int, typer.Option(min=1, help="Samples a set.")] = 256
+    effort: Annotated[
+        str, typer.Option(metavar="quick|full", help="quick: a minute for images; full: more of everything.")
+    ] = "quick"
+    samples: Annotated[int | None, typer.Option(min=1, help="Samples of every set; the effort's if left out.")] = None
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SECTION", help="Leave out attack, digits, spectrum, bounds or gradients. May be repeated."
+        ),
+    ] = None
+    attack_radius: Annotated[
+        float | None, typer.Option(help="Largest change of each value by the attack; half a grey level if left out.")
+    ] = None
     tolerance: Annotated[float, typer.Option(help="Largest relative error of a round trip.")] = 1e-3
     out: Annotated[Path, typer.Option("--out", "-o", help="The report, one HTML file.")] = Path("audit.html")
     json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure to this file, too.")] = None
@@ -31,14 +44,21 @@ class AuditCommandOptions:
 
 @command(AuditCommandOptions)
 def audit(options: AuditCommandOptions) -> None:
-    """Audit a model: round trips on its data, far from them, and for its samples.
+    """Audit a model: round trips on its data, far from them, for its samples and under attack; and why they fail.
 
-    The exit status is 1 if the audit fails.
+    The exit status is 1 if the audit fails. Ctrl-C shows what was measured until then; it is then 130.
     """
     require("jinja2", "report")
     require("matplotlib", "report")
     from invertible import auditing
     from invertible.cli.output import console, labels_for, load_model, load_split, with_labels
+    from invertible.reports.audit_progress import audit_progress
+    from invertible.stability.audit_options import SECTIONS
+    from invertible.stability.sections import AuditInterrupted
+
+    unknown = sorted(set(options.skip or ()) - set(SECTIONS))
+    if unknown:
+        raise ConfigError(f"--skip: expected one of {', '.join(SECTIONS)}, got {unknown[0]!r}.")
 
     flow = load_model(options.model, options.device)
     data, split = load_split(options.data, options.split, options.data_dir, flow)
@@ -46,16 +66,18 @@ def audit(options: AuditCommandOptions) -> None:
     other = None
     if options.other is not None:
         other = with_labels(flow, load_split(options.other, options.split, options.data_dir, flow)[1])
-    report = auditing.audit(
-        flow,
-        split.x,
-        condition=labels_for(flow, split),
-        train=train,
-        other=other,
-        generator=options.seed,
-        samples=options.samples,
-        tolerance=options.tolerance,
-    )
+    try:
+        with audit_progress(console=console(stderr=True)) as progress:
+            report = auditing.audit(
+                flow, split.x, condition=labels_for(flow, split), train=train, other=other, generator=options.seed,
+                effort=options.effort, samples=options.samples, tolerance=options.tolerance,
+                sections=[each for each in SECTIONS if each not in (options.skip or ())],
+                attack_radius=options.attack_radius, progress=progress,
+            )  # fmt: skip
+    except AuditInterrupted as stop:
+        console().print(auditing.AuditReport(stop.record))
+        typer.echo("interrupted: what was measured until then stands above; nothing is written.", err=True)
+        raise typer.Exit(128 + signal.SIGINT) from None
     console().print(report)
     report.to_html(options.out)
     if options.json_path is not None:

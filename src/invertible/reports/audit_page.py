@@ -2,26 +2,32 @@
 
 import json
 import math
+import re
 from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from invertible.errors import require
-from invertible.reports.audit_table import figure
+from invertible.reports.attack_plot import attack_plot
+from invertible.reports.audit_sections import figure, quantity, seconds
+from invertible.reports.audit_table import section_rows
 from invertible.reports.pictures import picture_strips
 from invertible.reports.plots import block_profile, errors_by_set, plane
-from invertible.stability.findings import findings, headline
+from invertible.stability.findings import Finding, findings, headline
 from invertible.stability.records import FAILED, AuditRecord, BlockSummary, SetRecord
+from invertible.stability.summaries import BlockBound
 
 TEMPLATE = "audit_page.html.j2"
 BLOCKS = 6
+NUMBER = re.compile(r"\d(\.\d+)?e[+-]\d+")
 
 
 def audit_page(record: AuditRecord) -> str:
     """The audit as one page: verdict, findings, figures, tables, pictures, how to read them, options and versions.
 
-    Style, figures and pictures lie inside; it runs no script, and reads well in light, in dark and on paper.
+    Style, figures and pictures lie inside. Its only script sorts tables; without it they stay as they are. It reads
+    well in light and in dark, on a phone and on paper.
 
     Raises:
         MissingDependencyError: if matplotlib or jinja2 is not installed.
@@ -30,7 +36,10 @@ def audit_page(record: AuditRecord) -> str:
     return _template().render(
         record=record,
         headline=headline(record),
-        findings=findings(record),
+        groups=_by_remedy(record),
+        sections=section_rows(record),
+        attack=attack_plot(record),
+        bounds=_loosest(record),
         errors=errors_by_set(record),
         profile=block_profile(record),
         plane=plane(record),
@@ -38,7 +47,7 @@ def audit_page(record: AuditRecord) -> str:
         blamed=blamed,
         blocks=[] if blamed is None else _worst_blocks(blamed),
         model=_model(record),
-        options=asdict(record.options),
+        options=asdict(record.options) | asdict(record.budget),
         config=None if record.model.get("config") is None else json.dumps(record.model["config"], indent=1),
     )
 
@@ -50,12 +59,33 @@ def _template() -> Any:  # noqa: ANN401
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["figure"] = figure
+    environment.filters["quantity"] = quantity
+    # What a table sorts by: what was not measured comes last in either order.
+    environment.filters["key"] = lambda value: "" if value != value else repr(float(value))
     environment.filters["times"] = lambda value: "-" if math.isnan(value) else f"× {figure(value)}"
     # A path may wrap behind a full stop, and nowhere inside a name.
     markup = require("markupsafe", "report").Markup
     environment.filters["breakable"] = lambda path: markup(".<wbr>").join(path.split("."))
+    # Numbers stay whole at the end of a line.
+    whole = r'<span class="figure">\g<0></span>'
+    environment.filters["figures"] = lambda text: markup(NUMBER.sub(whole, str(markup.escape(text))))
     text = files("invertible.reports").joinpath(TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(text)
+
+
+def _by_remedy(record: AuditRecord) -> list[tuple[str, list[Finding]]]:
+    """Findings that call for the same thing together; those that call for nothing last."""
+    found: dict[str, list[Finding]] = {}
+    for each in findings(record):
+        found.setdefault(each.remedy, []).append(each)
+    return sorted(found.items(), key=lambda group: not group[0])
+
+
+def _loosest(record: AuditRecord) -> list[BlockBound]:
+    """The blocks with the largest bounds of their inverses."""
+    if record.bounds is None:
+        return []
+    return sorted(record.bounds.blocks, key=lambda block: (-block.inverse, -block.forward))[:BLOCKS]
 
 
 def _model(record: AuditRecord) -> list[tuple[str, str]]:
@@ -67,7 +97,8 @@ def _model(record: AuditRecord) -> list[tuple[str, str]]:
         ("dtype", str(model.get("dtype", "unknown"))),
         ("device", str(model.get("device", "unknown"))),
         ("tolerance", f"{record.options.tolerance:g}"),
-        ("samples a set", str(record.options.samples)),
+        ("effort", record.options.effort),
+        ("time", seconds(sum(each.seconds for each in record.sections))),
         ("audited", record.created.replace("T", " ").replace("+00:00", " UTC")),
     ]
 

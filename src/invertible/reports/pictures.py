@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from invertible.errors import require
-from invertible.stability.records import FAILED, AuditRecord, SetRecord
+from invertible.stability.records import ADVERSARIAL, FAILED, AuditRecord, SetRecord
 
 # Magenta occurs in no colour map of this page: it marks what is not finite.
 BROKEN = (1.0, 0.0, 0.85)
@@ -27,6 +27,7 @@ class Picture:
         difference: log10 |x' - x| from black (1e-7 or less) to white (1 or more).
         broken: number of pixels that are not finite.
         largest: largest difference of the finite ones.
+        origin: what the picture sent was made from; empty if it was not.
     """
 
     sample: int
@@ -35,6 +36,7 @@ class Picture:
     difference: str
     broken: int
     largest: float
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,26 +47,33 @@ class Strip:
     failed: bool
     pictures: tuple[Picture, ...]
 
+    @property
+    def has_origins(self) -> bool:
+        """Whether the pictures sent were made from others."""
+        return any(picture.origin for picture in self.pictures)
+
 
 def picture_strips(record: AuditRecord) -> tuple[Strip, ...]:
-    """The worst pictures of the sets that deserve a look: the test data, then failures, then others.
+    """The worst pictures of the sets that deserve a look: test data, attacked ones, failures, others.
 
     Raises:
         MissingDependencyError: if matplotlib is not installed.
     """
     with_pictures = [one for one in record.sets if one.examples is not None and one.examples.start.dim() == 4]
-    with_pictures.sort(key=lambda one: (one.name != "test", one.status != FAILED))
+    with_pictures.sort(key=lambda one: (one.name != "test", one.kind != ADVERSARIAL, one.status != FAILED))
     return tuple(Strip(one.name, one.status == FAILED, _pictures(one)) for one in with_pictures[:STRIPS])
 
 
 def _pictures(one: SetRecord) -> tuple[Picture, ...]:
     if one.examples is None:
         return ()
-    rows = zip(one.examples.samples, one.examples.start, one.examples.back, strict=True)
+    found = one.examples
+    origins = [None] * len(found.start) if found.origin is None else found.origin
+    rows = zip(found.samples, found.start, found.back, origins, strict=True)
     return tuple(_picture(*row) for row in list(rows)[:COLUMNS])
 
 
-def _picture(sample: int, start: Tensor, back: Tensor) -> Picture:
+def _picture(sample: int, start: Tensor, back: Tensor, origin: Tensor | None) -> Picture:
     low, high = start.aminmax()
     low, high = min(float(low), 0.0), max(float(high), 1.0)
     difference = (back.double() - start.double()).abs()
@@ -80,6 +89,7 @@ def _picture(sample: int, start: Tensor, back: Tensor) -> Picture:
         _png(torch.from_numpy(heat)[..., :3], broken.any(0)),
         int(broken.any(0).sum()),
         float(finite.max()) if len(finite) else float("inf"),
+        "" if origin is None else _png(_coloured((origin - low) / (high - low)), None),
     )
 
 

@@ -20,7 +20,7 @@ EPS = {"float16": 2**-10, "bfloat16": 2**-7, "float32": 2**-23, "float64": 2**-5
 def errors_by_set(record: AuditRecord) -> str:
     """One row a set: the range of its errors on a log axis, and beside it the share of lost samples, as SVG."""
     sets = record.sets
-    floor = _floor(record)
+    floor = error_floor(record)
     with page_style():
         figure = new_figure(9.2, 0.9 + 0.3 * len(sets))
         axes, lost = figure.subplots(1, 2, sharey=True, width_ratios=(5, 1))
@@ -49,7 +49,7 @@ def block_profile(record: AuditRecord) -> str:
     chosen = _profiles(record)
     if not chosen:
         return ""
-    floor = _floor(record)
+    floor = error_floor(record)
     with page_style():
         figure = new_figure(9.2, 3.4)
         axes = figure.subplots()
@@ -84,7 +84,8 @@ def plane(record: AuditRecord) -> str:
         return inline_svg(figure, "plane", "Points and their reconstructions")
 
 
-def _floor(record: AuditRecord) -> float:
+def error_floor(record: AuditRecord) -> float:
+    """The lower end of axes of errors: a tenth of the eps of the dtype, or less."""
     eps = EPS.get(record.model.get("dtype", "float32"), 2**-23)
     return 10 ** (math.floor(math.log10(eps)) - 1)
 

@@ -1,15 +1,28 @@
 """What judges a bijection. It sees the protocol alone, never the blocks or the models."""
 
+from invertible.stability.adapters import adapt
+from invertible.stability.angles import Angle, GradientAngles
+from invertible.stability.attack import AttackOptions, attack
+from invertible.stability.attack_result import AttackResult
 from invertible.stability.audit import audit
+from invertible.stability.audit_options import AuditOptions
 from invertible.stability.blockwise import BlockErrors, BlockRoundTrips, block_round_trips
+from invertible.stability.checked import CheckedInverse
+from invertible.stability.digits import TrustedDigits, trusted_digits
 from invertible.stability.findings import Finding, findings, headline
+from invertible.stability.finite_differences import FiniteDifferencePenalty
+from invertible.stability.flow_penalty import FlowPenalty
+from invertible.stability.gradients import gradient_angle
+from invertible.stability.lipschitz import additive_bounds, lipschitz_bounds, ode_bounds, residual_bounds
+from invertible.stability.lipschitz_table import BlockBounds, LipschitzTable
 from invertible.stability.out_of_distribution import out_of_distribution
+from invertible.stability.passage import relative_error
+from invertible.stability.penalties import Penalty
 from invertible.stability.record_json import from_dict, to_dict
 from invertible.stability.records import (
     FAILED,
     PASSED,
     REFUSED,
-    AuditOptions,
     AuditRecord,
     BlockSummary,
     ControlSummary,
@@ -17,31 +30,55 @@ from invertible.stability.records import (
     Examples,
     SetRecord,
 )
-from invertible.stability.round_trip import Errors, RoundTrip, relative_error, round_trip
+from invertible.stability.refine import checked_inverse
+from invertible.stability.round_trip import Errors, RoundTrip, round_trip
+from invertible.stability.spectrum import Spectrum, singular_values
 
 __all__ = [
     "FAILED",
     "PASSED",
     "REFUSED",
+    "Angle",
+    "AttackOptions",
+    "AttackResult",
     "AuditOptions",
     "AuditRecord",
+    "BlockBounds",
     "BlockErrors",
     "BlockRoundTrips",
     "BlockSummary",
+    "CheckedInverse",
     "ControlSummary",
     "ErrorSummary",
     "Errors",
     "Examples",
     "Finding",
+    "FiniteDifferencePenalty",
+    "FlowPenalty",
+    "GradientAngles",
+    "LipschitzTable",
+    "Penalty",
     "RoundTrip",
     "SetRecord",
+    "Spectrum",
+    "TrustedDigits",
+    "adapt",
+    "additive_bounds",
+    "attack",
     "audit",
     "block_round_trips",
+    "checked_inverse",
     "findings",
     "from_dict",
+    "gradient_angle",
     "headline",
+    "lipschitz_bounds",
+    "ode_bounds",
     "out_of_distribution",
     "relative_error",
+    "residual_bounds",
     "round_trip",
+    "singular_values",
     "to_dict",
+    "trusted_digits",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from invertible.bijection import Bijection, Inverted
 from invertible.errors import ConfigError, ShapeError
-from invertible.stability.round_trip import LOST, Direction, relative_error, send
+from invertible.stability.passage import LOST, Direction, relative_error, send
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,13 @@ class BlockRoundTrips:
 
     Attributes:
         blocks: in the order in which the data passes them.
+        eps: unit of rounding of the dtype in which they were measured.
         stopped_at: the block that raised an error, and the way, `"there"` or `"back"`; `None` if none did.
         stopped_by: that error.
     """
 
     blocks: tuple[BlockErrors, ...]
+    eps: float
     stopped_at: tuple[str, str] | None = None
     stopped_by: str = ""
 
@@ -65,6 +67,33 @@ class BlockRoundTrips:
             if bool(block.back.isinf().any()):
                 return block.path, "back"
         return self.stopped_at
+
+    @property
+    def worst(self) -> BlockErrors | None:
+        """The block that loses the digits; `None` if none was measured.
+
+        The first one at which a sample turns non-finite on the way there; else the one that multiplies the error of a
+        sample most on the way back, the first that the way back meets if several lose samples. A wrong inverse counts
+        as well, for what it adds is far above the rounding of its output.
+        """
+        for block in self.blocks:
+            if not bool(block.output_finite.all()):
+                return block
+        measured = [block for block in reversed(self.blocks) if not bool(block.amplification.isnan().all())]
+        return max(measured, key=lambda block: _largest(block.amplification), default=None)
+
+    def __str__(self) -> str:
+        width = max((len(block.path) for block in self.blocks), default=0)
+        worst = self.worst
+        lines = [f"{'block':{width}}{'own':>10}{'way back':>10}{'times':>10}{'lost':>6}"]
+        for block in self.blocks:
+            figures = _largest(block.own) / self.eps, _largest(block.back) / self.eps, _largest(block.amplification)
+            line = f"{block.path:{width}}" + "".join(f"{figure:10.3g}" for figure in figures)
+            lines.append(f"{line}{int(block.back.isinf().sum()):6}{'  <- worst' if block is worst else ''}")
+        if self.stopped_at is not None:
+            lines.append(f"stopped at {self.stopped_at[0]}, on the way {self.stopped_at[1]}: {self.stopped_by}")
+        lines.append("worst samples; own and way back in eps; times: the growth of an error on the way back")
+        return "\n".join(lines)
 
 
 @dataclass(eq=False)
@@ -112,7 +141,7 @@ def block_round_trips(bijection: Bijection, x: Tensor, condition: Tensor | None 
     Raises:
         ShapeError: if x is not what the map takes.
     """
-    names = _paths(bijection)
+    names = block_paths(bijection)
     there, output, stop = _trace(bijection, "forward", x, condition)
     way, back, rows = "there", [], torch.empty(0, dtype=torch.long, device=x.device)
     if output is not None:
@@ -124,10 +153,11 @@ def block_round_trips(bijection: Bijection, x: Tensor, condition: Tensor | None 
         BlockErrors(names[call.module], _own(call), *_returned(call, undone, rows), _finite_rows(call.end))
         for call, undone in zip(there, _matched(there, back), strict=True)
     )
+    eps = torch.finfo(x.dtype).eps
     if stop is None:
-        return BlockRoundTrips(blocks)
+        return BlockRoundTrips(blocks, eps)
     call, error = stop
-    return BlockRoundTrips(blocks, (names[call.module], way), f"{type(error).__name__}: {error}")
+    return BlockRoundTrips(blocks, eps, (names[call.module], way), f"{type(error).__name__}: {error}")
 
 
 def _trace(
@@ -207,6 +237,12 @@ def _returned(call: _Call, undone: _Call | None, rows: Tensor) -> tuple[Tensor, 
     return back, amplification
 
 
+def _largest(values: Tensor) -> float:
+    """The largest that was measured, NaN if nothing was."""
+    measured = values[~values.isnan()]
+    return measured.max().item() if len(measured) else math.nan
+
+
 def _distance(a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vector_norm((a.cpu().double() - b.cpu().double()).reshape(len(a), -1), dim=1)
 
@@ -225,7 +261,7 @@ def _finite_rows(x: Tensor) -> Tensor:
     return x.isfinite().reshape(len(x), -1).all(1).cpu()
 
 
-def _paths(bijection: Bijection) -> dict[nn.Module, str]:
+def block_paths(bijection: Bijection) -> dict[nn.Module, str]:
     """Every module's path in Python's notation, with its class."""
     # Latents are measured on the inverted map; its path is that of the map itself.
     root = "" if isinstance(bijection, Inverted) else "bijection"

@@ -1,7 +1,6 @@
 """What an audit measures on one set."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,52 +24,36 @@ from invertible.stability.records import (
     SetRecord,
 )
 from invertible.stability.round_trip import Errors, RoundTrip, round_trip
+from invertible.stability.sample_sets import SampleSet
+from invertible.stability.sections import one_line
 
 # A block whose own round trip in float64 is worse than this is wrong, or amplifies by more than 1e9 on its own.
 WRONG_BLOCK = 1e-7
 EXAMPLES, EXAMPLE_VALUES = 4, 200_000
 
 
-@dataclass(frozen=True, eq=False)
-class SampleSet:
-    """One set to measure.
-
-    Attributes:
-        name: such as `test`.
-        kind: `in-distribution`, `out-of-distribution` or `latent`.
-        description: what it holds.
-        required: whether the verdict rests on it.
-        values: data, or latents for the kind `latent`, (B, ...).
-        condition: of B rows, or `None`.
-        rows: the samples' indices in the data set they were taken from, (B,).
-    """
-
-    name: str
-    kind: str
-    description: str
-    required: bool
-    values: Tensor
-    condition: Tensor | None
-    rows: Tensor
-
-
 @torch.no_grad()
-def measure(bijection: Bijection, control: Control, chosen: SampleSet, options: AuditOptions) -> SetRecord:
-    """Measure one set: both round trips, the worst samples block by block and in float64, and the verdict."""
+def measure(
+    bijection: Bijection, control: Control, chosen: SampleSet, options: AuditOptions
+) -> tuple[SetRecord, Tensor]:
+    """Measure one set: both round trips, the worst samples block by block and in float64, and the verdict.
+
+    Returns:
+        The record, and the rows of the traced samples, the worst first.
+    """
     chart = Inverted(bijection) if chosen.kind == LATENT else bijection
     trip = round_trip(chart, chosen.values, chosen.condition, batch_size=options.batch_size)
     identity = (chosen.name, chosen.kind, chosen.description, chosen.required)
     count, refused = len(chosen.values), int(trip.data.refused.sum())
     if refused == count:
-        return SetRecord(*identity, REFUSED, count, refused, trip.data.message)
-    worst = _worst_first(trip)[: min(options.traced, count - refused)]
-    picked = worst.to(chosen.values.device)
-    condition = None if chosen.condition is None else chosen.condition[picked]
-    profile = block_round_trips(chart, chosen.values[picked], condition)
-    again = control.run(chart, chosen.values[picked], condition)
+        return SetRecord(*identity, REFUSED, count, refused, trip.data.message), torch.empty(0, dtype=torch.long)
+    worst = _worst_first(trip)[: min(options.budget.traced, count - refused)]
+    picked, condition = chosen.some(worst)
+    profile = block_round_trips(chart, picked, condition)
+    again = control.run(chart, picked, condition)
     status, cause = _judge(trip, worst, again, options.tolerance)
     there, back = (_summary(errors, chosen.rows) for errors in (trip.data, trip.latent))
-    return SetRecord(
+    record = SetRecord(
         *identity,
         status,
         count,
@@ -84,6 +67,13 @@ def measure(bijection: Bijection, control: Control, chosen: SampleSet, options: 
         blocks=_blocks(profile, None if again is None else again[1]),
         examples=_examples(chosen, trip),
     )
+    return record, worst
+
+
+def unmeasurable(chosen: SampleSet, error: Exception) -> SetRecord:
+    """The record of a set on which the model raised an error that is not about values."""
+    identity = (chosen.name, chosen.kind, chosen.description, chosen.required)
+    return SetRecord(*identity, FAILED, len(chosen.values), message=one_line(error))
 
 
 def _round_trip_error(trip: RoundTrip) -> Tensor:
@@ -184,4 +174,5 @@ def _examples(chosen: SampleSet, trip: RoundTrip) -> Examples | None:
     start, back = values.cpu()[order].float(), trip.reconstruction.cpu().float()
     if back.shape[1:] != start.shape[1:]:
         back = back.new_full((len(back), *start.shape[1:]), math.nan)
-    return Examples(tuple(chosen.rows[order].tolist()), start, back[order])
+    origin = None if chosen.origin is None else chosen.origin.cpu()[order].float()
+    return Examples(tuple(chosen.rows[order].tolist()), start, back[order], origin)

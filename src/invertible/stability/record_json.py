@@ -1,21 +1,21 @@
 """The record of an audit as dictionaries that strict JSON can hold, and back.
 
 A figure that is not finite is `null`, for JSON knows neither NaN nor infinity. Errors are then infinite, the error
-of a lost sample, and stand beside the count of those; -1 marks a block's figure that was not measured.
+of a lost sample, and stand beside the count of those; -1 marks a figure that was not measured.
 """
 
 import base64
 import math
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from invertible.errors import DataError
+from invertible.stability.audit_options import AuditOptions, Budget
 from invertible.stability.records import (
     SCHEMA_VERSION,
-    AuditOptions,
     AuditRecord,
     BlockSummary,
     ControlSummary,
@@ -23,6 +23,17 @@ from invertible.stability.records import (
     Examples,
     SetRecord,
 )
+from invertible.stability.summaries import (
+    AttackSummary,
+    BlockBound,
+    BoundsSummary,
+    DigitsSummary,
+    GradientsSummary,
+    SectionRecord,
+    SpectrumSummary,
+)
+
+Summary = TypeVar("Summary")
 
 
 def to_dict(record: AuditRecord) -> dict[str, Any]:
@@ -42,9 +53,10 @@ def from_dict(record: Any) -> AuditRecord:  # noqa: ANN401
             f"audit: expected a record of schema version {SCHEMA_VERSION}, got {version!r}. Run the audit again."
         )
     try:
-        options = record["options"] | {"temperatures": tuple(record["options"]["temperatures"])}
         sets = tuple(_set_record(each) for each in record["sets"])
-        return AuditRecord(**record | {"options": AuditOptions(**options), "sets": sets})
+        budget = record["budget"] | {"temperatures": tuple(record["budget"]["temperatures"])}
+        parts: dict[str, Any] = {"options": AuditOptions(**record["options"]), "budget": Budget(**budget), "sets": sets}
+        return AuditRecord(**(record | _sections(record) | parts))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
             f"audit: expected a whole record, got one that cannot be read: {type(error).__name__}: {error}. "
@@ -71,48 +83,50 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
             return [_plain(each) for each in value]
         case None | bool() | int() | str():
             return value
-        case BlockSummary():
-            return {name: -1 if each != each else _plain(each) for name, each in asdict(value).items()}
-        case AuditOptions() | ErrorSummary() | ControlSummary():
+        case AuditOptions() | Budget():
             return _plain(asdict(value))
+    if is_dataclass(value):
+        found = {field.name: getattr(value, field.name) for field in fields(value)}
+        return {name: -1 if each != each else _plain(each) for name, each in found.items()}
     return str(value)
 
 
 def _set_record(record: dict[str, Any]) -> SetRecord:
-    summaries: dict[str, Any] = {
-        name: None if record[name] is None else _summary(record[name]) for name in ("data", "latent")
+    parts: dict[str, Any] = {
+        name: None if record[name] is None else _summary(kind, record[name])
+        for name, kind in (("data", ErrorSummary), ("latent", ErrorSummary), ("control", ControlSummary))
     }
-    control = None if record["control"] is None else _control(record["control"])
-    blocks = tuple(_block(each) for each in record["blocks"])
-    examples = None if record["examples"] is None else _decoded(record["examples"])
-    summaries |= {"control": control, "blocks": blocks, "examples": examples}
-    return SetRecord(**(record | summaries))
+    parts["blocks"] = tuple(_summary(BlockSummary, each) for each in record["blocks"])
+    parts["examples"] = None if record["examples"] is None else _decoded(record["examples"])
+    return SetRecord(**(record | parts))
 
 
-def _error(value: float | None) -> float:
-    return math.inf if value is None else float(value)
-
-
-def _summary(record: dict[str, Any]) -> ErrorSummary:
-    figures: dict[str, Any] = {
-        name: _error(record[name]) for name in ("median", "worst", "worst_in_eps", "log_det_median", "log_det_worst")
+def _sections(record: dict[str, Any]) -> dict[str, Any]:
+    kinds = {"attack": AttackSummary, "bounds": BoundsSummary, "gradients": GradientsSummary}
+    found: dict[str, Any] = {
+        name: None if record[name] is None else _summary(kind, record[name]) for name, kind in kinds.items()
     }
-    figures["errors"] = tuple(_error(each) for each in record["errors"])
-    return ErrorSummary(**(record | figures))
+    for name, kind in (("sections", SectionRecord), ("digits", DigitsSummary), ("spectrum", SpectrumSummary)):
+        found[name] = tuple(_summary(kind, each) for each in record[name])
+    return found
 
 
-def _control(record: dict[str, Any]) -> ControlSummary:
-    figures: dict[str, Any] = {name: _error(record[name]) for name in ("before", "before_worst", "median", "worst")}
-    return ControlSummary(**record | figures)
+def _summary(kind: type[Summary], record: dict[str, Any]) -> Summary:
+    """A summary from its dictionary; which figures may be infinite or not measured, its annotations tell."""
+    values = dict(record)
+    for field in fields(kind):  # pyright: ignore[reportArgumentType]
+        value = record[field.name]
+        if field.type is float:
+            values[field.name] = _figure(value)
+        elif field.type in (tuple[float, ...], tuple[float, float]):
+            values[field.name] = tuple(_figure(each) for each in value)
+        elif field.type == tuple[BlockBound, ...]:
+            values[field.name] = tuple(_summary(BlockBound, each) for each in value)
+    return kind(**values)
 
 
-def _block(record: dict[str, Any]) -> BlockSummary:
-    figures: dict[str, Any] = {
-        name: math.nan if value == -1 else _error(value)
-        for name, value in record.items()
-        if name not in ("path", "lost")
-    }
-    return BlockSummary(**record | figures)
+def _figure(value: float | None) -> float:
+    return math.inf if value is None else math.nan if value == -1 else float(value)
 
 
 def _encoded(examples: Examples) -> dict[str, Any]:
@@ -125,6 +139,7 @@ def _encoded(examples: Examples) -> dict[str, Any]:
         "encoding": "base64 of float32, little endian, row-major",
         "start": packed(examples.start),
         "back": packed(examples.back),
+        "origin": None if examples.origin is None else packed(examples.origin),
     }
 
 
@@ -132,4 +147,5 @@ def _decoded(record: dict[str, Any]) -> Examples:
     def unpacked(text: str) -> Tensor:
         return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.float32).reshape(record["shape"])
 
-    return Examples(tuple(record["samples"]), unpacked(record["start"]), unpacked(record["back"]))
+    origin = None if record["origin"] is None else unpacked(record["origin"])
+    return Examples(tuple(record["samples"]), unpacked(record["start"]), unpacked(record["back"]), origin)

@@ -1,17 +1,27 @@
 """The record of an audit: plain numbers and strings, and a few samples."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from invertible.errors import ConfigError
+from invertible.stability.audit_options import ATTACK, AuditOptions, Budget
+from invertible.stability.summaries import (
+    BROKEN,
+    INTERRUPTED,
+    AttackSummary,
+    BoundsSummary,
+    DigitsSummary,
+    GradientsSummary,
+    SectionRecord,
+    SpectrumSummary,
+)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, LATENT = "in-distribution", "out-of-distribution", "latent"
+ADVERSARIAL = "adversarial"
 PASSED, FAILED, REFUSED = "passed", "failed", "refused"
 
 # Causes of a failure, as the control in float64 tells them apart.
@@ -21,44 +31,8 @@ WRONG_INVERSE = "wrong inverse"  # float64 changes nothing: a bug, or an iterati
 WRONG_LOG_DET = "wrong log-determinant"  # the round trip holds, the log-determinants disagree, float64 changes nothing
 UNKNOWN = "unknown"  # there was no control
 
-
-@dataclass(frozen=True)
-class AuditOptions:
-    """What an audit measures, and when it is content.
-
-    Args:
-        tolerance: largest relative error of a round trip, and largest disagreement of log-determinants per
-            dimension, at which a set passes. 1e-3 is some 8,000 eps of float32: no difference that an eye could see.
-        samples: samples per set.
-        temperatures: deviations of the latents that are decoded and encoded again.
-        ood: measure sets far from the data as well.
-        strict: these sets, and latents at temperatures above 1, must pass, too.
-        control: run the worst samples again in float64, which tells rounding from a wrong inverse.
-        traced: number of worst samples of each set that are followed block by block and run again.
-        batch_size: samples per call of the model.
-
-    Raises:
-        ConfigError: naming the option that is out of its range.
-    """
-
-    tolerance: float = 1e-3
-    samples: int = 256
-    temperatures: Sequence[float] = (0.7, 1.0, 2.0, 5.0)
-    ood: bool = True
-    strict: bool = True
-    control: bool = True
-    traced: int = 32
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "temperatures", tuple(float(t) for t in self.temperatures))
-        for name in ("samples", "traced", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"AuditOptions: expected {name} of at least 1, got {getattr(self, name)}.")
-        if not 0 < self.tolerance < math.inf:
-            raise ConfigError(f"AuditOptions: expected tolerance to be positive and finite, got {self.tolerance}.")
-        if not all(0 < t < math.inf for t in self.temperatures):
-            raise ConfigError(f"AuditOptions: expected positive temperatures, got {self.temperatures}.")
+# Degrees between stored and memory-saving gradient above which training goes astray.
+LARGEST_ANGLE = 1.0
 
 
 @dataclass(frozen=True)
@@ -144,11 +118,13 @@ class Examples:
         samples: their indices in the set.
         start: what was sent, float32, (N, ...).
         back: what came back, of the same shape, NaN where nothing did.
+        origin: what `start` was made from, of the same shape; `None` if it was not.
     """
 
     samples: tuple[int, ...]
     start: Tensor
     back: Tensor
+    origin: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -157,10 +133,11 @@ class SetRecord:
 
     Attributes:
         name: such as `test` or `latents T=2`.
-        kind: `in-distribution`, `out-of-distribution` or `latent`.
+        kind: `in-distribution`, `out-of-distribution`, `adversarial` or `latent`.
         description: what the set holds.
         required: whether the verdict rests on it.
-        status: `passed`, `failed` or `refused` (all of it outside the model's domain).
+        status: `passed`, `failed` or `refused` (all of it outside the model's domain). A set on which the model raised
+            an error that is not about values has failed, and nothing is measured on it.
         samples: number of samples in it.
         refused: how many of them lie outside the model's domain.
         message: the first error that was raised, empty if none was.
@@ -227,24 +204,61 @@ class AuditRecord:
     Attributes:
         model: name, parameters, dtype, device, data shape and configuration of the model.
         options: what was asked.
+        budget: the numbers that come of it.
         sets: what was found, in-distribution sets first.
+        sections: what was run, and how long it took.
         versions: of Python and of the packages involved.
         created: when, in UTC, as ISO 8601.
         control_note: why there is no control in float64, empty if there is one.
+        attack: what the attack found; `None` if there was none, and so are the following.
+        digits: predicted and true errors of the inverse, by set.
+        spectrum: singular values, by set.
+        bounds: certified Lipschitz bounds.
+        gradients: memory-saving against stored gradients.
         schema_version: version of this layout.
     """
 
     model: dict[str, Any]
     options: AuditOptions
+    budget: Budget
     sets: tuple[SetRecord, ...]
+    sections: tuple[SectionRecord, ...]
     versions: dict[str, str]
     created: str
     control_note: str = ""
+    attack: AttackSummary | None = None
+    digits: tuple[DigitsSummary, ...] = ()
+    spectrum: tuple[SpectrumSummary, ...] = ()
+    bounds: BoundsSummary | None = None
+    gradients: GradientsSummary | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
     def passed(self) -> bool:
-        """Whether all required sets passed, and none of the model's own data was refused."""
+        """Whether all required sets passed, none of the model's own data was refused, and all that decides was run."""
         required = [each for each in self.sets if each.required]
         own_refused = any(each.status == REFUSED and each.kind == IN_DISTRIBUTION for each in required)
-        return bool(required) and not own_refused and all(each.status != FAILED for each in required)
+        held = bool(required) and not own_refused and all(each.status != FAILED for each in required)
+        return held and not self.interrupted and not self.undecided and not self.wrong_log_det and not self.astray
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the audit was stopped before its end."""
+        return any(each.status == INTERRUPTED for each in self.sections)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the attack, on which the verdict rests, broke off by an error."""
+        return self.options.strict and any(each.name == ATTACK and each.status == BROKEN for each in self.sections)
+
+    @property
+    def wrong_log_det(self) -> bool:
+        """Whether log-determinants miss the singular values by more than the tolerance, and rounding explains less."""
+        tolerance = self.options.tolerance
+        return any(each.log_det_error > max(each.log_det_rounding, tolerance) for each in self.spectrum)
+
+    @property
+    def astray(self) -> bool:
+        """Whether the model is set to train with gradients that point elsewhere."""
+        found = self.gradients
+        return found is not None and found.trains_so and found.stored_finite and not found.angle <= LARGEST_ANGLE
