@@ -70,7 +70,7 @@ VARIANTS = {
     "affine": Variant(stable=False),
     "additive": Variant("additive"),
     "half-sigmoid": Variant(scale="half-sigmoid"),
-    "affine, FlowPenalty": Variant(flow=1e-3),
+    "affine, FlowPenalty": Variant(flow=1e-4),
     "affine, FiniteDifferencePenalty": Variant(differences=1e-3, every=2),
 }
 

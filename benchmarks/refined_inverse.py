@@ -99,6 +99,7 @@ def measure(seed: int, wished: float, sweeps: int) -> dict:
     y = double(x)[0]
     shooting = Shooting(chain, double, None, torch.float32, torch.float64)
     path = shooting.trajectory(y, precise=False)
+    assert path is not None
     by_sweep = []
     for _ in range(sweeps):
         path = shooting.sweep(path)
@@ -188,8 +189,8 @@ def report(found: list[dict], costs_of: dict[str, dict[str, float]], sweeps: int
     ratios = sorted(estimate / max(error, torch.finfo(torch.float64).eps) for estimate, error in pairs)
     least, low, median, high = (ratios[int(part * (len(ratios) - 1))] for part in (0, 0.01, 0.5, 0.99))
     text += (
-        f"\n\nEstimated over true error, {len(ratios)} samples with an error below {LOST}: least {least:.2g}, 1 % {low:.2g}, "
-        f"median {median:.2g}, 99 % {high:.2g}. "
+        f"\n\nEstimated over true error, {len(ratios)} samples with an error below {LOST}: least {least:.2g}, "
+        f"1 % {low:.2g}, median {median:.2g}, 99 % {high:.2g}. "
         f"Samples worse than the start: {sum(each['worse than the start'] for each in found)}."
     )
     if costs_of:

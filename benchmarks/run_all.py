@@ -23,7 +23,7 @@ SCRIPTS = {
     "stability.py": ["--layers", "8", "--steps", "100"],
     "deep_stability.py": ["--layers", "8", "--steps", "50"],
     "exploding_classifier.py": ["--epochs", "2"],
-    "audit_time.py": ["--models", "2x16"],
+    "audit_time.py": ["--models", "2x8", "--images", "32"],
 }
 
 

@@ -118,7 +118,7 @@ def test_files_that_are_no_audit(content, tmp_path):
 def test_the_page_stands_alone(good, bad, tmp_path):
     for report in (good, bad):
         page = report.to_html(tmp_path / "audit.html").read_text(encoding="utf-8")
-        sources = re.findall(r"""(?:src|href|url\()\s*=?\s*["']?([^"')>\s]+)""", page)
+        sources = re.findall(r"""(?<![\w-])(?:src|href|url\()\s*=?\s*["']?([^"')>\s]+)""", page)
         assert all(source.startswith(("#", "data:image/png;base64,", "data:,")) for source in sources)
         addresses = set(re.findall(r"https?://[^\"' )]+", page))
         assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}

@@ -15,10 +15,10 @@ import matplotlib as mpl
 mpl.use("Agg")
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 import invertible as inv
-from invertible.stability.attack import attack
-from invertible.stability.attack_result import AttackResult
+from invertible.stability import AttackResult, attack
 
 VARIANTS = {
     "affine, scale in (0, 1)": ({"scale": "sigmoid"}, "#dc2626"),
@@ -43,7 +43,7 @@ def trained(digits: inv.data.DataSet, steps: int, **arguments: str) -> inv.Flow:
     return flow.eval()
 
 
-def draw(axes: plt.Axes, found: AttackResult, label: str, colour: str) -> None:
+def draw(axes: Axes, found: AttackResult, label: str, colour: str) -> None:
     """Errors by step: every image thin, the median thick, a cross where an image is lost."""
     history = found.history
     shown = torch.where(history.isfinite(), history, math.nan)
@@ -58,7 +58,7 @@ def draw(axes: plt.Axes, found: AttackResult, label: str, colour: str) -> None:
 def main() -> None:
     """Train, attack, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--bins", type=float, default=4.0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "images" / "attack.png")
     options = parser.parse_args()

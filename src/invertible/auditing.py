@@ -136,7 +136,7 @@ def audit(
         raise ConfigError(f"audit: expected options among {', '.join(known)}, got {', '.join(unknown)}.")
     options = AuditOptions(**{name: getattr(options, name) for name in known} | changes)
     data: dict[str, Any] = {"train": train, "other": other, "condition": condition, "generator": generator}
-    with audit_progress(progress) as told:
+    with audit_progress(progress=progress) as told:
         return AuditReport(measured(flow, x, **data, options=options, progress=told))
 
 

@@ -167,3 +167,13 @@ def test_wrong_inverses_and_log_determinants_are_found():
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("error", [KeyError("weights"), NotImplementedError("\"svd\" not implemented for 'Half'")])
+def test_errors_that_do_not_speak_of_a_missing_inverse_are_passed_on(error):
+    def fails(y):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        adapt((torch.neg, fails)).inverse(X)
+    assert caught.value is error

@@ -9,7 +9,7 @@ from invertible.stability.sections import Progress, silent
 
 
 @contextmanager
-def audit_progress(progress: bool | Progress = True, console: Any = None) -> Iterator[Progress]:  # noqa: ANN401, FBT001, FBT002
+def audit_progress(*, progress: bool | Progress = True, console: Any = None) -> Iterator[Progress]:  # noqa: ANN401
     """Whom an audit tells about itself for the while; to be handed to `stability.audit` as its `progress`.
 
     Args:

@@ -5,11 +5,11 @@ from invertible.stability.angles import Angle, GradientAngles
 from invertible.stability.attack import AttackOptions, attack
 from invertible.stability.attack_result import AttackResult
 from invertible.stability.audit import audit
-from invertible.stability.audit_options import AuditOptions
+from invertible.stability.audit_options import EFFORTS, SECTIONS, AuditOptions, Budget
 from invertible.stability.blockwise import BlockErrors, BlockRoundTrips, block_round_trips
 from invertible.stability.checked import CheckedInverse
 from invertible.stability.digits import TrustedDigits, trusted_digits
-from invertible.stability.findings import Finding, findings, headline
+from invertible.stability.findings import Finding, findings, headline, remedies
 from invertible.stability.finite_differences import FiniteDifferencePenalty
 from invertible.stability.flow_penalty import FlowPenalty
 from invertible.stability.gradients import gradient_angle
@@ -20,6 +20,7 @@ from invertible.stability.passage import relative_error
 from invertible.stability.penalties import Penalty
 from invertible.stability.record_json import from_dict, to_dict
 from invertible.stability.records import (
+    ADVERSARIAL,
     FAILED,
     PASSED,
     REFUSED,
@@ -32,23 +33,42 @@ from invertible.stability.records import (
 )
 from invertible.stability.refine import checked_inverse
 from invertible.stability.round_trip import Errors, RoundTrip, round_trip
+from invertible.stability.sections import AuditInterrupted, Progress
 from invertible.stability.spectrum import Spectrum, singular_values
+from invertible.stability.summaries import (
+    AttackSummary,
+    BlockBound,
+    BoundsSummary,
+    DigitsSummary,
+    GradientsSummary,
+    SectionRecord,
+    SpectrumSummary,
+)
 
 __all__ = [
+    "ADVERSARIAL",
+    "EFFORTS",
     "FAILED",
     "PASSED",
     "REFUSED",
+    "SECTIONS",
     "Angle",
     "AttackOptions",
     "AttackResult",
+    "AttackSummary",
+    "AuditInterrupted",
     "AuditOptions",
     "AuditRecord",
+    "BlockBound",
     "BlockBounds",
     "BlockErrors",
     "BlockRoundTrips",
     "BlockSummary",
+    "BoundsSummary",
+    "Budget",
     "CheckedInverse",
     "ControlSummary",
+    "DigitsSummary",
     "ErrorSummary",
     "Errors",
     "Examples",
@@ -56,11 +76,15 @@ __all__ = [
     "FiniteDifferencePenalty",
     "FlowPenalty",
     "GradientAngles",
+    "GradientsSummary",
     "LipschitzTable",
     "Penalty",
+    "Progress",
     "RoundTrip",
+    "SectionRecord",
     "SetRecord",
     "Spectrum",
+    "SpectrumSummary",
     "TrustedDigits",
     "adapt",
     "additive_bounds",
@@ -76,6 +100,7 @@ __all__ = [
     "ode_bounds",
     "out_of_distribution",
     "relative_error",
+    "remedies",
     "residual_bounds",
     "round_trip",
     "singular_values",

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from invertible.errors import ConfigError, require_positive
-from invertible.stability.ascent import Climb, Climber
+from invertible.stability.ascent import Climber
 from invertible.stability.attack_result import AttackResult
-from invertible.stability.passage import norms, usual_norm
-from invertible.stability.projection import Ball, normal, unit
+from invertible.stability.projection import Ball
+from invertible.stability.search import Search
 from invertible.stability.subject import bijection_of, check_batch, condition_of, differentiable, seeded
 
 OBJECTIVES = ("both", "error", "amplification")
@@ -108,11 +108,15 @@ def attack(
     seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
     with differentiable(f, seed):
         given = condition_of(f, bijection, condition, x)
-        search = _Search(Climber(bijection, chosen.inverse_gradient), ball, x.detach(), given)
-        search.start()
+        search = Search(Climber(bijection, chosen.inverse_gradient), ball, x.detach(), given)
+        done, total = 0, chosen.restarts * (steps + 1)
         for restart in range(chosen.restarts):
-            search.run(restart, (steps, step_size), chosen, generator)
-    return search.result(ball, step_size)
+            objective = chosen.objective if chosen.objective != "both" else OBJECTIVES[1 + restart % 2]
+            for _ in search.run(objective, steps, step_size, generator):
+                done += 1
+                if chosen.progress is not None:
+                    chosen.progress(done, total)
+    return search.result(step_size)
 
 
 def _options(options: dict[str, Any]) -> AttackOptions:
@@ -122,150 +126,3 @@ def _options(options: dict[str, Any]) -> AttackOptions:
             f"attack: expected options among {', '.join(AttackOptions.__dataclass_fields__)}, got {', '.join(unknown)}."
         )
     return AttackOptions(**options)
-
-
-@dataclass
-class _Run:
-    """One search from one start; everything per sample."""
-
-    z: Tensor
-    worst_z: Tensor
-    worst_back: Tensor
-    history: Tensor
-    first: Tensor
-    random_steps: Tensor
-
-    @property
-    def error(self) -> Tensor:
-        return self.history.amax(0)
-
-    def rows(self, chosen: Tensor, other: "_Run") -> None:
-        """Take over some samples of another search; `chosen` boolean of shape (B,)."""
-        there = chosen.to(self.z.device)
-        for name in ("z", "worst_z", "worst_back"):
-            getattr(self, name)[there] = getattr(other, name)[there]
-        self.history[:, chosen] = other.history[:, chosen]
-        self.first[chosen], self.random_steps[chosen] = other.first[chosen], other.random_steps[chosen]
-
-
-@dataclass
-class _Search:
-    """The searches around one batch. Points are kept in float32 at least: half precision would lose the steps."""
-
-    climber: Climber
-    ball: Ball
-    x: Tensor
-    condition: Tensor | None
-    best: _Run | None = None
-
-    def __post_init__(self) -> None:
-        self.centre = self.x.to(torch.float64 if self.x.dtype == torch.float64 else torch.float32)
-        self.scale = usual_norm(self.x)
-        self.restart = torch.zeros(len(self.x), dtype=torch.long)
-
-    def start(self) -> None:
-        """Measure x itself."""
-        self.start_back = self.climber.reconstruction(self.x, self.condition)
-        self.start_error = self.relative(self.centre, self.start_back)
-
-    def relative(self, z: Tensor, back: Tensor, rows: Tensor | None = None) -> Tensor:
-        """|z - z'|_2 on the scale of x, `inf` where z' is not finite; float64 on the CPU."""
-        sent = z.to(self.x.dtype)
-        error = norms(back.cpu().double() - sent.cpu().double()) / self.scale[slice(None) if rows is None else rows]
-        return torch.where(error.isfinite(), error, math.inf)
-
-    def run(self, restart: int, path: tuple[int, float], options: AttackOptions, generator: torch.Generator) -> None:
-        """Search once, and keep what is worse than before."""
-        steps, step_size = path
-        z, count = self.ball.start(self.centre, generator), len(self.x)
-        found = _Run(
-            z,
-            z.clone(),
-            torch.full_like(self.x, torch.nan),
-            torch.full((steps + 1, count), math.inf, dtype=torch.float64),
-            torch.full((count,), -1),
-            torch.zeros(count, dtype=torch.long),
-        )
-        objective = options.objective if options.objective != "both" else OBJECTIVES[1 + restart % 2]
-        probe = None
-        if objective == "amplification":
-            probe = self.climber.probe(self.x, self.condition, lambda y: unit(normal(y, generator)))
-        alive = torch.arange(count)
-        for step in range(steps + 1):
-            climb = self._climb(found.z, alive, probe, objective if step < steps else "")
-            lost = self._record(found, step, alive, climb)
-            alive, kept = alive[~lost], (~lost).to(z.device)
-            if step < steps and len(alive):
-                if probe is not None and climb.probe is not None:
-                    probe[alive.to(z.device)] = climb.probe[kept]
-                self._step(found, alive, climb.gradient[kept], step_size, generator)
-            if options.progress is not None:
-                options.progress(restart * (steps + 1) + step + 1, options.restarts * (steps + 1))
-        self._keep(restart, found)
-
-    def _climb(self, z: Tensor, rows: Tensor, probe: Tensor | None, objective: str) -> Climb:
-        rows = rows.to(z.device)
-        sent = z[rows].to(self.x.dtype)
-        given = None if self.condition is None else self.condition[rows]
-        if not objective or not len(rows):
-            back = self.climber.reconstruction(sent, given) if len(rows) else sent
-            return Climb(back, sent)
-        if objective == "error":
-            return self.climber.error(sent, given)
-        return self.climber.amplification(sent, given, None if probe is None else probe[rows])
-
-    def _record(self, found: _Run, step: int, rows: Tensor, climb: Climb) -> Tensor:
-        """Note the errors at this step; returns which of the rows are lost."""
-        there = rows.to(found.z.device)
-        errors = self.relative(found.z[there], climb.reconstruction, rows)
-        worse = errors > (found.history[:step, rows].amax(0) if step else -math.inf)
-        found.history[step, rows] = errors
-        found.worst_z[there[worse.to(there.device)]] = found.z[there[worse.to(there.device)]]
-        found.worst_back[there[worse.to(there.device)]] = climb.reconstruction[worse.to(there.device)]
-        found.first[rows[errors.isinf()]] = step
-        return errors.isinf()
-
-    def _step(self, found: _Run, rows: Tensor, gradient: Tensor, size: float, generator: torch.Generator) -> None:
-        flat = gradient.reshape(len(gradient), -1)
-        blind = ~(flat.isfinite().all(1) & (flat != 0).any(1))
-        found.random_steps[rows[blind.cpu()]] += 1
-        gradient = gradient.to(found.z.dtype)
-        gradient[blind] = normal(gradient[blind], generator)
-        there = rows.to(found.z.device)
-        found.z[there] = self.ball.back(found.z[there] + self.ball.step(gradient, size), self.centre[there])
-
-    def _keep(self, restart: int, found: _Run) -> None:
-        """Take over the samples for which this search ended worse, or as badly but sooner."""
-        if self.best is None:
-            self.best = found
-            return
-        best = self.best
-        sooner = found.error.isinf() & best.error.isinf() & (found.first < best.first)
-        taken = (found.error > best.error) | sooner
-        best.rows(taken, found)
-        self.restart[taken] = restart
-
-    def result(self, ball: Ball, step_size: float) -> AttackResult:
-        """What the searches found."""
-        best = self.best
-        assert best is not None
-        # x is a point of the ball as well.
-        own = (self.start_error > best.error) | (self.start_error.isinf() & (best.first != 0))
-        there = own.to(self.x.device)
-        best.worst_z[there], best.worst_back[there] = self.centre[there], self.start_back[there]
-        best.first[own & self.start_error.isinf()] = 0
-        return AttackResult(
-            self.x.clone(),
-            best.worst_z.to(self.x.dtype),
-            best.worst_back,
-            self.start_error,
-            torch.maximum(best.error, self.start_error),
-            best.history,
-            best.first,
-            best.random_steps,
-            self.restart,
-            ball.norm,
-            ball.radius,
-            step_size,
-            torch.finfo(self.x.dtype).eps,
-        )

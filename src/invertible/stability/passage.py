@@ -46,7 +46,7 @@ def relative_error(x: Tensor, reconstruction: Tensor) -> Tensor:
 
 def norms(x: Tensor) -> Tensor:
     """|x|_2 per sample, float64 on the CPU, shape (B,)."""
-    return torch.linalg.vector_norm(x.detach().cpu().double().reshape(len(x), -1), dim=1)
+    return torch.linalg.vector_norm(x.detach().cpu().double().flatten(1), dim=1)
 
 
 def usual_norm(x: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def send(direction: Direction, x: Tensor, condition: Tensor | None = None, batch
         raise ConfigError(f"round_trip: expected batch_size of at least 1, got {batch_size}.")
     if not len(x):
         raise ShapeError(f"round_trip: expected at least one sample, got shape {tuple(x.shape)}.")
-    alive = x.isfinite().reshape(len(x), -1).all(1).nonzero().flatten()
+    alive = x.isfinite().flatten(1).all(1).nonzero().flatten()
     errors: list[Exception | None] = [None] * len(x)
     pieces: list[tuple[Tensor, Tensor, Tensor]] = []
     for rows in alive.split(batch_size or len(x)):
