@@ -8,6 +8,7 @@ radius/31 from one random start, climbing the reconstruction error or the amplif
 if an attack finds nothing worse than the data themselves.
 """
 
+import math
 import sys
 import time
 
@@ -24,7 +25,8 @@ BINS, OBJECTIVES, ASCENT = (0.5, 2.0, 4.0), ("error", "amplification"), 100
 def trained(digits: inv.data.DataSet, steps: int) -> inv.Flow:
     """An affine Glow of 2 levels of 8 steps."""
     torch.manual_seed(0)
-    flow = inv.models.glow(digits.shape, levels=2, depth=8, hidden=32, scale="sigmoid", grey_levels=digits.levels)
+    unbounded = {"conditioner_bound": math.inf, "grey_levels": digits.levels}
+    flow = inv.models.glow(digits.shape, levels=2, depth=8, hidden=32, scale="sigmoid", **unbounded)
     optimizer = torch.optim.Adam(flow.parameters(), 4e-3)
     for _ in range(steps):
         x = digits.train.x[torch.randint(len(digits.train.x), (64,))]
