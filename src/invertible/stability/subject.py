@@ -22,8 +22,8 @@ def bijection_of(owner: str, f: nn.Module) -> Bijection:
     found = f if isinstance(f, Bijection) else getattr(f, "bijection", None)
     if not isinstance(found, Bijection):
         raise ConfigError(
-            f"{owner}: expected f to be a Bijection or a Flow, got {type(f).__name__}. Wrap another library's flow by "
-            "a Bijection with forward and inverse."
+            f"{owner}: expected f to be a Bijection or a Flow, got {type(f).__name__}. Give another library's flow "
+            "as invertible.adapt(f)."
         )
     return found
 
