@@ -73,7 +73,7 @@ def main() -> None:
         found = attack(flow, x, options.bins / digits.levels, 100, options.bins / digits.levels / 31, restarts=2)
         print(f"{label}: {bits:.2f} bits/dim on test images\n{found}\n", flush=True)
         draw(axes, found, f"{label}: {found.non_finite} of {IMAGES} lost", colour)
-    axes.set(xlabel="step of the attack", ylabel=r"$\|x - f^{-1}(f(x))\|\,/\,\|x\|$", xlim=(0, 100))
+    axes.set(xlabel="step of the attack", ylabel=r"$\|x - f^{-1}(f(x))\|\,/\,\|x\|$", xlim=(0, 100), ylim=(1e-7, 1e3))
     axes.set_title(f"16 test digits, each grey value moved by at most {options.bins:g} of {digits.levels}", fontsize=10)
     axes.grid(alpha=0.25, which="major")
     axes.spines[["top", "right"]].set_visible(False)
