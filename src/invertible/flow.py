@@ -10,6 +10,7 @@ from invertible.bijection import Bijection
 from invertible.dequantize import Dequantize
 from invertible.distributions import Base
 from invertible.errors import ConfigError, DomainError, NotInvertibleError, ShapeError
+from invertible.shapes import finite_rows
 
 
 class Flow(nn.Module):
@@ -201,7 +202,7 @@ class Flow(nn.Module):
 
 
 def _non_finite_rows(x: Tensor) -> Tensor:
-    return (~torch.isfinite(x)).reshape(len(x), -1).any(1).nonzero().flatten()
+    return (~finite_rows(x)).nonzero().flatten()
 
 
 def _all_finite(*tensors: Tensor | None) -> bool:

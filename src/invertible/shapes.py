@@ -3,6 +3,7 @@
 A check that passes costs about a microsecond; everything that builds a message runs only when it fails.
 """
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -168,3 +169,8 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
     if kind == "meta" or not torch.is_autocast_enabled(kind):
         return nullcontext()
     return torch.autocast(kind, enabled=False)
+
+
+def finite_rows(x: Tensor) -> Tensor:
+    """Samples without NaN and infinity: (B, ...) to boolean (B,)."""
+    return x.isfinite().reshape(len(x), math.prod(x.shape[1:])).all(1)

@@ -10,11 +10,6 @@ def outward(value: float, operations: float = 1.0) -> float:
     return math.inf if math.isnan(value) else value * (1 + 4 * EPSILON * operations)
 
 
-def inward(value: float, operations: float = 1.0) -> float:
-    """A lower bound of a number that was computed with a relative error of at most 4 eps times `operations`."""
-    return 0.0 if math.isnan(value) else value * max(0.0, 1 - 4 * EPSILON * operations)
-
-
 def times(a: float, b: float) -> float:
     """Product of bounds: 0 times infinity is 0, for a map that does not depend on its input has no slope."""
     return 0.0 if 0.0 in (a, b) else a * b

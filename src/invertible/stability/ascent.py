@@ -9,6 +9,7 @@ from torch import Tensor
 
 from invertible.bijection import Bijection
 from invertible.errors import ConfigError, DomainError, ShapeError
+from invertible.stability.batches import per_row, rows_of
 from invertible.stability.passage import LOST
 from invertible.stability.products import Linearization, SolvedInverse, norm, times
 from invertible.stability.projection import unit
@@ -129,7 +130,7 @@ class Climber:
                 lost = torch.full_like(x, torch.nan)
                 return Climb(lost, lost, probe)
         pieces = [
-            self._by_halves(evaluate, x[half], *(None if each is None else each[half] for each in (condition, probe)))
+            self._by_halves(evaluate, x[half], *(rows_of(each, half) for each in (condition, probe)))
             for half in torch.arange(len(x), device=x.device).tensor_split(2)
         ]
         probes = None if probe is None else torch.cat([each.probe for each in pieces if each.probe is not None])
@@ -166,7 +167,7 @@ def _unit_or(direction: Tensor, otherwise: Tensor) -> Tensor:
     """Rows scaled to norm 1; those that are 0 or not finite replaced."""
     flat = direction.reshape(len(direction), -1)
     usable = flat.isfinite().all(1) & (flat != 0).any(1)
-    return torch.where(usable.view(-1, *[1] * (direction.dim() - 1)), unit(direction), otherwise)
+    return torch.where(per_row(usable, direction), unit(direction), otherwise)
 
 
 class _Implicit(torch.autograd.Function):
@@ -187,6 +188,6 @@ class _Implicit(torch.autograd.Function):
         flat = torch.cat((x.reshape(len(x), -1), w.reshape(len(w), -1)), 1)
         rows = flat.isfinite().all(1).nonzero().flatten()
         if len(rows):
-            there = Linearization(ctx.f, x[rows], None if ctx.condition is None else ctx.condition[rows])
+            there = Linearization(ctx.f, x[rows], rows_of(ctx.condition, rows))
             found[rows] = SolvedInverse(there, IMPLICIT_TOLERANCE, IMPLICIT_ITERATIONS).vjp(w[rows])
         return found, None, None

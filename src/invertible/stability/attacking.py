@@ -7,6 +7,7 @@ from torch import Tensor
 
 from invertible.bijection import Bijection
 from invertible.errors import DomainError
+from invertible.shapes import finite_rows
 from invertible.stability.attack import attack
 from invertible.stability.attack_result import AttackResult
 from invertible.stability.laboratory import Measured
@@ -50,7 +51,7 @@ def _standing(bijection: Bijection, measured: Measured) -> Tensor:
     rows = torch.tensor(list(dict.fromkeys(rows.tolist())), dtype=torch.long)
     x, condition = measured.chosen.some(rows)
     back = send(bijection.inverse, send(bijection, x, condition).output, condition).output
-    rows = rows[back.isfinite().reshape(len(x), -1).all(1).cpu()]
+    rows = rows[finite_rows(back).cpu()]
     if not len(rows):
         raise UnsuitedError("no sample comes back that could be attacked")
     return rows

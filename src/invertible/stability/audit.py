@@ -28,6 +28,7 @@ from invertible.stability.measuring import measure, unmeasurable
 from invertible.stability.records import ADVERSARIAL, FAILED, IN_DISTRIBUTION, AuditRecord
 from invertible.stability.sample_sets import Data, SampleSet, SampleSets
 from invertible.stability.sections import AuditInterrupted, Progress, Sections, silent
+from invertible.stability.subject import seeded
 from invertible.stability.undisturbed import undisturbed
 
 
@@ -76,8 +77,7 @@ def audit(
     """
     flow, bijection = _ours(flow, condition)
     options = options or AuditOptions()
-    if not isinstance(generator, torch.Generator):
-        generator = torch.Generator().manual_seed(generator or 0)
+    generator = seeded(generator)
     with undisturbed(flow, seed=int(torch.randint(2**31, (), generator=generator, device=generator.device))):
         sets = SampleSets(flow, bijection, generator, options)
         chosen = list(sets.all((x, condition), train, other))

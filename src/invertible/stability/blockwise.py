@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from invertible.bijection import Bijection, Inverted
 from invertible.errors import ConfigError, ShapeError
+from invertible.shapes import finite_rows
+from invertible.stability.batches import largest, rows_of
 from invertible.stability.passage import LOST, Direction, relative_error, send
 
 
@@ -80,14 +82,14 @@ class BlockRoundTrips:
             if not bool(block.output_finite.all()):
                 return block
         measured = [block for block in reversed(self.blocks) if not bool(block.amplification.isnan().all())]
-        return max(measured, key=lambda block: _largest(block.amplification), default=None)
+        return max(measured, key=lambda block: largest(block.amplification), default=None)
 
     def __str__(self) -> str:
         width = max((len(block.path) for block in self.blocks), default=0)
         worst = self.worst
         lines = [f"{'block':{width}}{'own':>10}{'way back':>10}{'times':>10}{'lost':>6}"]
         for block in self.blocks:
-            figures = _largest(block.own) / self.eps, _largest(block.back) / self.eps, _largest(block.amplification)
+            figures = largest(block.own) / self.eps, largest(block.back) / self.eps, largest(block.amplification)
             line = f"{block.path:{width}}" + "".join(f"{figure:10.3g}" for figure in figures)
             lines.append(f"{line}{int(block.back.isinf().sum()):6}{'  <- worst' if block is worst else ''}")
         if self.stopped_at is not None:
@@ -145,12 +147,12 @@ def block_round_trips(bijection: Bijection, x: Tensor, condition: Tensor | None 
     there, output, stop = _trace(bijection, "forward", x, condition)
     way, back, rows = "there", [], torch.empty(0, dtype=torch.long, device=x.device)
     if output is not None:
-        rows = _finite_rows(output).nonzero().flatten().to(output.device)
+        rows = finite_rows(output).cpu().nonzero().flatten().to(output.device)
         if len(rows):
-            way, chosen = "back", None if condition is None else condition[rows]
+            way, chosen = "back", rows_of(condition, rows)
             back, _, stop = _trace(bijection, "inverse", output[rows], chosen)
     blocks = tuple(
-        BlockErrors(names[call.module], _own(call), *_returned(call, undone, rows), _finite_rows(call.end))
+        BlockErrors(names[call.module], _own(call), *_returned(call, undone, rows), finite_rows(call.end).cpu())
         for call, undone in zip(there, _matched(there, back), strict=True)
     )
     eps = torch.finfo(x.dtype).eps
@@ -237,12 +239,6 @@ def _returned(call: _Call, undone: _Call | None, rows: Tensor) -> tuple[Tensor, 
     return back, amplification
 
 
-def _largest(values: Tensor) -> float:
-    """The largest that was measured, NaN if nothing was."""
-    measured = values[~values.isnan()]
-    return measured.max().item() if len(measured) else math.nan
-
-
 def _distance(a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vector_norm((a.cpu().double() - b.cpu().double()).reshape(len(a), -1), dim=1)
 
@@ -254,11 +250,7 @@ def _own(call: _Call) -> Tensor:
         error = relative_error(call.start, returned)
     else:
         error = torch.full((len(call.start),), math.inf, dtype=torch.float64)
-    return torch.where(_finite_rows(call.start), error, math.nan)
-
-
-def _finite_rows(x: Tensor) -> Tensor:
-    return x.isfinite().reshape(len(x), -1).all(1).cpu()
+    return torch.where(finite_rows(call.start).cpu(), error, math.nan)
 
 
 def block_paths(bijection: Bijection) -> dict[nn.Module, str]:

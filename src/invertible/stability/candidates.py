@@ -12,11 +12,11 @@ from invertible.bijection import Bijection
 from invertible.chain import Chain
 from invertible.errors import NotInvertibleError, ShapeError
 from invertible.memory import Exact
+from invertible.stability.batches import cast_floating, rows_of
 from invertible.stability.checked import CheckedInverse
 from invertible.stability.control import Control
 from invertible.stability.passage import norms, send, usual_norm
 from invertible.stability.shooting import PROBES, Shooting
-from invertible.stability.states import cast_floating
 from invertible.stability.trajectory import Trajectory
 
 # What is tried, in this order. The plain inverse comes first: nothing that is worse replaces it.
@@ -144,7 +144,7 @@ class Search:
     def verified(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """|f(x) - y| / |y| and log|det df^-1/dy|, both of shape (B,), in the working dtype."""
         here = rows.to(self.y.device)
-        sent = send(self.precise, x.to(self.dtype), None if self.condition is None else self.condition[here])
+        sent = send(self.precise, x.to(self.dtype), rows_of(self.condition, here))
         self.shooting.raised.extend(str(error) for error in sent.errors if error is not None)
         residual = _finite(norms(sent.output.to(self.dtype) - self.y[here]) / self.y_size[rows])
         return residual, -sent.log_det.cpu().double()

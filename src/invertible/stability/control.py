@@ -8,6 +8,7 @@ from torch import Tensor
 
 from invertible.bijection import Bijection, Inverted
 from invertible.errors import ShapeError
+from invertible.stability.batches import cast_floating
 from invertible.stability.blockwise import BlockRoundTrips, block_round_trips
 from invertible.stability.records import EXPLOSION, ROUNDING, UNKNOWN, WRONG_INVERSE, ControlSummary
 from invertible.stability.round_trip import RoundTrip, round_trip
@@ -47,8 +48,7 @@ class Control:
             return None
         double = Inverted(self.bijection) if isinstance(chart, Inverted) else self.bijection
         x = x.double()
-        if condition is not None and condition.is_floating_point():
-            condition = condition.double()
+        condition = cast_floating(condition, torch.float64)
         try:
             return round_trip(double, x, condition), block_round_trips(double, x, condition)
         except (RuntimeError, TypeError, ShapeError) as error:

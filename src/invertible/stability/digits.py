@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from invertible.bijection import Bijection
 from invertible.errors import ConfigError, ShapeError, choose
+from invertible.shapes import finite_rows
+from invertible.stability.batches import rows_of
 from invertible.stability.inverse_error import Expected, by_adjoints, by_neighbours
 from invertible.stability.passage import LOST
 from invertible.stability.products import NotDifferentiableError, norm
@@ -141,14 +143,14 @@ class _Judged:
     def all(self, y: Tensor, condition: Tensor | None, batch_size: int) -> None:
         self.y = y
         for rows in torch.arange(len(y), device=y.device).split(batch_size):
-            finite = y[rows].isfinite().reshape(len(rows), -1).all(1)
+            finite = finite_rows(y[rows])
             self.some(rows[finite], condition)
 
     def some(self, rows: Tensor, condition: Tensor | None) -> None:
         """Judge these samples; where an error about values is raised, those that pass."""
         if not len(rows):
             return
-        y, given = self.y[rows], None if condition is None else condition[rows]
+        y, given = self.y[rows], rows_of(condition, rows)
         try:
             self.parts.append((rows, self.estimate(y, given)))
         except (ShapeError, ConfigError):

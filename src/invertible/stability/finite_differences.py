@@ -9,8 +9,9 @@ from torch import Tensor
 from invertible.bijection import Bijection
 from invertible.errors import ConfigError, ShapeError
 from invertible.shapes import log_det_dtype
+from invertible.stability.batches import per_row, rows_of
 from invertible.stability.passage import Direction
-from invertible.stability.penalties import Count, as_in_inference, passed, taken
+from invertible.stability.penalties import Count, as_in_inference, passed
 
 DIRECTIONS = ("both", "forward", "inverse")
 # Odd and without structure, so that neighbouring seeds share no neighbouring calls.
@@ -137,7 +138,7 @@ class FiniteDifferencePenalty:
             total = total + self._mean(forward, len(x))
         if self.directions == "forward" or not len(rows):
             return total
-        inverse = changes(bijection.inverse, z, taken(condition, rows), self._shifts(z, source))
+        inverse = changes(bijection.inverse, z, rows_of(condition, rows), self._shifts(z, source))
         return total + self._mean(inverse, len(z))
 
     def _mean(self, change: "Change", samples: int) -> Tensor:
@@ -213,8 +214,3 @@ def changes(direction: Direction, x: Tensor, condition: Tensor | None, shifts: T
         values, at, rows = values[finite], at[finite], rows[finite]
         reason = reason or "the square of their change is not finite, or epsilon is below the rounding of x"
     return Change(values, at, rows, reason)
-
-
-def per_row(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) to (B, 1, ..., 1)."""
-    return values.view(-1, *[1] * (like.dim() - 1))

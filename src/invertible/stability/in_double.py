@@ -7,6 +7,8 @@ from torch import Tensor
 
 from invertible.bijection import Bijection
 from invertible.errors import ShapeError
+from invertible.shapes import finite_rows
+from invertible.stability.batches import cast_floating, rows_of
 from invertible.stability.control import Control
 from invertible.stability.passage import send
 
@@ -37,8 +39,7 @@ class InDouble:
         passage = send(bijection, x.detach(), condition)
         control = Control(bijection)
         if control.bijection is not None:
-            given = condition if condition is None or not condition.is_floating_point() else condition.double()
-            self._take(control.bijection, x.double(), given)
+            self._take(control.bijection, x.double(), cast_floating(condition, torch.float64))
             try:
                 passage = send(self.bijection, self.x, self.condition)
             except (RuntimeError, TypeError, ShapeError) as error:
@@ -52,7 +53,7 @@ class InDouble:
                 f"{owner}: expected f(x) of as many values as x, got {tuple(passage.output.shape)} for "
                 f"{tuple(x.shape)}. A bijection keeps all of them."
             )
-        finite = passage.output.isfinite().reshape(len(x), -1).all(1) & passage.log_det.isfinite()
+        finite = finite_rows(passage.output) & passage.log_det.isfinite()
         self.rows = finite.nonzero().flatten()
         self.count, self.log_det = len(x), passage.log_det.cpu().double()
 
@@ -61,14 +62,14 @@ class InDouble:
 
     def some(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """The batch's rows and their condition."""
-        return self.x[rows], None if self.condition is None else self.condition[rows]
+        return self.x[rows], rows_of(self.condition, rows)
 
     def keep_invertible(self) -> None:
         """Leave out the samples that do not come back, for no Jacobian of the inverse is known there."""
         if len(self.rows):
             x, condition = self.some(self.rows)
             back = send(self.bijection.inverse, send(self.bijection, x, condition).output, condition).output
-            self.rows = self.rows[back.isfinite().reshape(len(x), -1).all(1)]
+            self.rows = self.rows[finite_rows(back)]
 
     def all_rows(self, found: Tensor) -> Tensor:
         """Values of the finite samples, among NaN for the others."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from invertible.bijection import Bijection
 from invertible.errors import DomainError
+from invertible.stability.batches import per_row
 from invertible.stability.passage import Direction, send
 from invertible.stability.products import NotDifferentiableError, norm, ratio, times
 from invertible.stability.sensitivity import Roundings
@@ -121,7 +122,7 @@ def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _rows(chosen: Tensor, like: Tensor) -> Tensor:
-    return chosen.to(like.device).reshape(-1, *[1] * (like.dim() - 1))
+    return per_row(chosen.to(like.device), like)
 
 
 def _infinite_if_not_finite(error: Tensor) -> Tensor:

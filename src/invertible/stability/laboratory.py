@@ -9,6 +9,7 @@ from torch import Tensor
 from invertible.bijection import Bijection, Domain
 from invertible.norms import remembered
 from invertible.stability.audit_options import Budget
+from invertible.stability.batches import cast_floating, largest
 from invertible.stability.control import Control
 from invertible.stability.digits import trusted_digits
 from invertible.stability.lipschitz import lipschitz_bounds
@@ -47,8 +48,7 @@ def judge_digits(
     found = trusted_digits(bijection, y, condition, generator=generator)
     error, true = torch.full((len(y),), math.nan, dtype=torch.float64), found.x
     if control.bijection is not None:
-        given = condition if condition is None or not condition.is_floating_point() else condition.double()
-        true = send(control.bijection.inverse, y.double(), given).output
+        true = send(control.bijection.inverse, y.double(), cast_floating(condition, torch.float64)).output
         if true.shape == found.x.shape:
             error = norms(found.x.double() - true.double())
             error = torch.where(norms(true).isfinite(), error.nan_to_num(nan=math.inf, posinf=math.inf), math.nan)
@@ -62,7 +62,7 @@ def judge_digits(
         found.digits.min().item(),
         found.lost,
         found.relative.max().item(),
-        _largest(relative),
+        largest(relative),
         int((error > found.error).sum()),
     )
 
@@ -92,10 +92,10 @@ def decompose(
         measured.chosen.name,
         len(values),
         found.method,
-        _largest(found.largest[:, 0]),
-        -_largest(-found.smallest[:, 0]),
+        largest(found.largest[:, 0]),
+        -largest(-found.smallest[:, 0]),
         numbers.nanmedian().item(),
-        _largest(numbers),
+        largest(numbers),
         int(measured.chosen.rows[measured.rows[worst]]),
         int(found.converged.sum()),
         found.non_finite,
@@ -126,9 +126,3 @@ def _box(bijection: Bijection, own: list[Measured]) -> tuple[float, float]:
     if not all(radii):
         raise UnsuitedError("no finite data or latents to bound")
     return radii[0], radii[1]
-
-
-def _largest(values: Tensor) -> float:
-    """The largest that was measured, NaN if nothing was."""
-    measured = values[~values.isnan()]
-    return measured.max().item() if len(measured) else math.nan

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from invertible.stability.batches import per_row
 from invertible.stability.products import dot, norm, ratio, times
 
 Product = Callable[[Tensor], Tensor]
@@ -95,7 +96,7 @@ class _Krylov:
             # Rolled, a random vector is as good as another one.
             rolled = self.start.reshape(len(w), -1).roll(len(self.right), 1).reshape(w.shape)
             fresh = _unit(_orthogonalised(rolled, self.right))
-            chosen = exhausted.reshape(-1, *[1] * (w.dim() - 1))
+            chosen = per_row(exhausted, w)
             self.next = torch.where(chosen, fresh, self.next)
             self.betas[-1] = torch.where(exhausted, 0, self.betas[-1])
 

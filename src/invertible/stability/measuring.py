@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from invertible.bijection import Bijection, Inverted
+from invertible.stability.batches import largest
 from invertible.stability.blockwise import BlockRoundTrips, block_round_trips
 from invertible.stability.control import Control, cause_of, control_summary
 from invertible.stability.records import (
@@ -102,7 +103,7 @@ def _judge(
             if again is None:
                 return FAILED, UNKNOWN
             # Where blocks are right one by one in float64, their composition amplifies and nothing is wrong.
-            own = max((_largest(block.own) for block in again[1].blocks), default=math.inf)
+            own = max((largest(block.own) for block in again[1].blocks), default=math.inf)
             excused = wrong == WRONG_INVERSE and own < WRONG_BLOCK
             found = cause_of(error(trip)[worst], error(again[0]), tolerance)
             return FAILED, found if found != WRONG_INVERSE else (EXPLOSION if excused else wrong)
@@ -135,26 +136,20 @@ def _first_loss(profile: BlockRoundTrips, kind: str) -> str:
 def _blocks(profile: BlockRoundTrips, again: BlockRoundTrips | None) -> tuple[BlockSummary, ...]:
     # In float64 a sample may go further than it did; only profiles of the same blocks are put side by side.
     same = again is not None and [b.path for b in again.blocks] == [b.path for b in profile.blocks]
-    controls = [_largest(b.own) for b in again.blocks] if again is not None and same else []
+    controls = [largest(b.own) for b in again.blocks] if again is not None and same else []
     return tuple(
         BlockSummary(
             block.path,
             _middle(block.own),
-            _largest(block.own),
+            largest(block.own),
             controls[index] if controls else math.nan,
             _middle(block.back),
-            _largest(block.back),
-            _largest(block.amplification),
+            largest(block.back),
+            largest(block.amplification),
             int(block.back.isinf().sum()),
         )
         for index, block in enumerate(profile.blocks)
     )
-
-
-def _largest(values: Tensor) -> float:
-    """The largest that was measured, NaN if nothing was."""
-    measured = values[~values.isnan()]
-    return measured.max().item() if len(measured) else math.nan
 
 
 def _middle(values: Tensor) -> float:

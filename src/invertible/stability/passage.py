@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from invertible.errors import ConfigError, ShapeError
+from invertible.shapes import finite_rows
+from invertible.stability.batches import rows_of
 
 Direction = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
@@ -76,7 +78,7 @@ def send(direction: Direction, x: Tensor, condition: Tensor | None = None, batch
         raise ConfigError(f"round_trip: expected batch_size of at least 1, got {batch_size}.")
     if not len(x):
         raise ShapeError(f"round_trip: expected at least one sample, got shape {tuple(x.shape)}.")
-    alive = x.isfinite().flatten(1).all(1).nonzero().flatten()
+    alive = finite_rows(x).nonzero().flatten()
     errors: list[Exception | None] = [None] * len(x)
     pieces: list[tuple[Tensor, Tensor, Tensor]] = []
     for rows in alive.split(batch_size or len(x)):
@@ -100,7 +102,7 @@ def _send(
 ) -> None:
     pieces, errors = found
     try:
-        output, log_det = direction(x[rows], None if condition is None else condition[rows])
+        output, log_det = direction(x[rows], rows_of(condition, rows))
     except (ShapeError, ConfigError):
         raise
     except LOST as error:

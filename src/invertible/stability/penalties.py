@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from invertible.bijection import Bijection
 from invertible.errors import ConfigError, ShapeError
+from invertible.shapes import finite_rows
+from invertible.stability.batches import rows_of
 from invertible.stability.passage import LOST, Direction, send
 
 
@@ -120,17 +122,12 @@ def passed(direction: Direction, x: Tensor, condition: Tensor | None) -> tuple[t
         pass
     with torch.no_grad():
         passage = send(direction, x.detach(), condition)
-    rows = passage.output.isfinite().flatten(1).all(1).nonzero().flatten().to(x.device)
+    rows = finite_rows(passage.output).nonzero().flatten().to(x.device)
     raised = next((str(error) for error in passage.errors if error is not None), "")
     reason = raised.rstrip(".") or "the map or its inverse is not finite there"
     if not len(rows):
         return (x[:0], x.new_zeros(0)), rows, reason
-    return direction(x[rows], taken(condition, rows)), rows, reason
-
-
-def taken(condition: Tensor | None, rows: Tensor) -> Tensor | None:
-    """The rows of a condition."""
-    return None if condition is None else condition[rows]
+    return direction(x[rows], rows_of(condition, rows)), rows, reason
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from invertible.errors import InvertibleError
+from invertible.stability.batches import per_row
 from invertible.stability.passage import Direction
 
 # What torch raises where an operation has no derivative in forward mode.
@@ -172,7 +173,7 @@ def norm(a: Tensor) -> Tensor:
 
 def times(factor: Tensor, a: Tensor) -> Tensor:
     """Each sample times a factor of its own: (B,) and (B, ...) to (B, ...)."""
-    return factor.reshape(-1, *[1] * (a.dim() - 1)) * a
+    return per_row(factor, a) * a
 
 
 def ratio(a: Tensor, b: Tensor) -> Tensor:

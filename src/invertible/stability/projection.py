@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from invertible.errors import ConfigError, DomainError
+from invertible.shapes import finite_rows
+from invertible.stability.batches import per_row
 from invertible.stability.products import norm, ratio, times
 
 NORMS = ("linf", "l2")
@@ -47,7 +49,7 @@ class Ball:
             DomainError: if x is not finite or lies outside the limits.
         """
         if not bool(x.isfinite().all()):
-            rows = (~x.isfinite().reshape(len(x), -1).all(1)).nonzero().flatten().tolist()
+            rows = (~finite_rows(x)).nonzero().flatten().tolist()
             raise DomainError(f"attack: expected x to be finite, got NaN or infinity in samples {rows[:5]}. Drop them.")
         if self.limits is not None and bool(((x < self.limits[0]) | (x > self.limits[1])).any()):
             raise DomainError(
@@ -76,16 +78,16 @@ class Ball:
         else:
             shift = z - x
             size = norm(shift)
-            z = torch.where(_column(size <= self.radius, x), z, x + times(ratio(self.radius + 0 * size, size), shift))
+            z = torch.where(per_row(size <= self.radius, x), z, x + times(ratio(self.radius + 0 * size, size), shift))
         return z if self.limits is None else z.clamp(*self.limits)
 
 
 def unit(direction: Tensor) -> Tensor:
     """Every sample's direction with 2-norm 1, whatever its size; 0 stays 0."""
     largest = direction.reshape(len(direction), -1).abs().amax(1)
-    direction = direction / _column(torch.where(largest > 0, largest, 1), direction)
+    direction = direction / per_row(torch.where(largest > 0, largest, 1), direction)
     size = norm(direction)
-    return direction / _column(torch.where(size > 0, size, 1), direction)
+    return direction / per_row(torch.where(size > 0, size, 1), direction)
 
 
 def normal(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -95,7 +97,3 @@ def normal(x: Tensor, generator: torch.Generator) -> Tensor:
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=generator, device=generator.device)
-
-
-def _column(rows: Tensor, like: Tensor) -> Tensor:
-    return rows.view(-1, *[1] * (like.dim() - 1))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from invertible.errors import ConfigError, DomainError, NotInvertibleError, choose
+from invertible.shapes import finite_rows
 from invertible.stability.candidates import FLOAT64, PLAIN, SHOOTING, SINGLE, Search
 from invertible.stability.checked import CheckedInverse
 from invertible.stability.subject import bijection_of, check_batch, condition_of
@@ -109,7 +110,7 @@ def _check_finite(**tensors: Tensor | None) -> None:
     for name, x in tensors.items():
         if x is None or bool(x.isfinite().all()):
             continue
-        lost = (~x.isfinite().reshape(len(x), -1).all(1)).nonzero().flatten().tolist()
+        lost = (~finite_rows(x)).nonzero().flatten().tolist()
         shown = ", ".join(map(str, lost[:10])) + (", ..." if len(lost) > 10 else "")
         raise DomainError(
             f"checked_inverse: expected {name} to be finite, got NaN or infinity in {len(lost)} of {len(x)} samples: "

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from invertible.bijection import Bijection, Inverted
 from invertible.errors import DomainError, ShapeError
+from invertible.shapes import finite_rows
 from invertible.stability.blockwise import BlockRoundTrips, block_round_trips
 from invertible.stability.passage import LOST as LOST
 from invertible.stability.passage import Direction as Direction
@@ -186,7 +187,7 @@ def round_trip(
 
 def _profile(bijection: Bijection, start: Tensor, condition: Tensor | None) -> BlockRoundTrips | None:
     """The blocks' round trips; `None` if no sample is finite, so that not even the shape of what starts is known."""
-    if not bool(start.isfinite().reshape(len(start), -1).all(1).any()):
+    if not bool(finite_rows(start).any()):
         return None
     return block_round_trips(bijection, start, condition)
 

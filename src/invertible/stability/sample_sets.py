@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from invertible.bijection import Bijection
 from invertible.errors import ShapeError
+from invertible.stability.batches import rows_of
 from invertible.stability.out_of_distribution import DESCRIPTIONS, dequantized, out_of_distribution
 from invertible.stability.passage import LOST
 from invertible.stability.records import IN_DISTRIBUTION, LATENT, OUT_OF_DISTRIBUTION, AuditOptions
@@ -45,13 +46,13 @@ class SampleSet:
     def like(self, name: str, kind: str, description: str, values: Tensor, *, required: bool) -> "SampleSet":
         """Values made from the first samples of this set, with their conditions."""
         count = len(values)
-        condition = None if self.condition is None else self.condition[:count]
+        condition = rows_of(self.condition, slice(count))
         return SampleSet(name, kind, description, required, values, condition, self.rows[:count])
 
     def some(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """The values of these rows, and their condition."""
         rows = rows.to(self.values.device)
-        return self.values[rows], None if self.condition is None else self.condition[rows]
+        return self.values[rows], rows_of(self.condition, rows)
 
 
 class SampleSets:
@@ -111,7 +112,7 @@ class SampleSets:
         """Send data once: some libraries' layers take their scale from what comes first, one sample or a latent."""
         rows = slice(self.options.batch_size)
         with suppress(*LOST):
-            self.bijection(first.values[rows], None if first.condition is None else first.condition[rows])
+            self.bijection(first.values[rows], rows_of(first.condition, rows))
 
     def _latents(self, temperature: float, unseen: SampleSet, spare: Tensor | None) -> SampleSet:
         count = self.budget.strangers
@@ -128,7 +129,7 @@ class SampleSets:
         source = torch.Generator(like.device).manual_seed(int(seed))
         if self.base is not None and hasattr(self.base, "sample"):
             return self.base.sample(count, self._for(self.base, condition), temperature, source).to(like)
-        given = None if unseen.condition is None else unseen.condition[:1]
+        given = rows_of(unseen.condition, slice(1))
         shape = self.bijection(like[:1], given)[0].shape[1:]
         return temperature * torch.randn(count, *shape, generator=source, dtype=like.dtype, device=like.device)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invertible.stability.ascent import Climb, Climber
 from invertible.stability.attack_result import AttackResult
+from invertible.stability.batches import rows_of
 from invertible.stability.passage import norms, usual_norm
 from invertible.stability.projection import Ball, normal, unit
 
@@ -104,13 +105,13 @@ class Search:
     def _climb(self, z: Tensor, rows: Tensor, probe: Tensor | None, objective: str) -> Climb:
         rows = rows.to(z.device)
         sent = z[rows].to(self.x.dtype)
-        given = None if self.condition is None else self.condition[rows]
+        given = rows_of(self.condition, rows)
         if not objective or not len(rows):
             back = self.climber.reconstruction(sent, given) if len(rows) else sent
             return Climb(back, sent)
         if objective == "error":
             return self.climber.error(sent, given)
-        return self.climber.amplification(sent, given, None if probe is None else probe[rows])
+        return self.climber.amplification(sent, given, rows_of(probe, rows))
 
     def _record(self, found: Run, step: int, rows: Tensor, climb: Climb) -> Tensor:
         """Note the errors at this step; returns which of the rows are lost."""

@@ -22,11 +22,11 @@ from torch import Tensor
 from invertible.bijection import Bijection
 from invertible.errors import ConfigError, ShapeError
 from invertible.memory.step import State
+from invertible.stability.batches import cast_floating, rows_of
 from invertible.stability.passage import LOST
 from invertible.stability.states import (
     Move,
     cast,
-    cast_floating,
     chosen,
     derivative,
     minus,
@@ -86,7 +86,7 @@ class Shooting:
     def rows(self, rows: Tensor) -> Shooting:
         """The same for the samples of the given indices."""
         fewer = copy.copy(self)
-        fewer._set_condition(None if self._condition is None else self._condition[rows])
+        fewer._set_condition(rows_of(self._condition, rows))
         return fewer
 
     def trajectory(self, y: Tensor, *, precise: bool) -> Trajectory | None:
@@ -231,7 +231,7 @@ class Shooting:
                 return None
         middle = len(state[0]) // 2
         halves = [
-            self._attempt(move, tuple(x[rows] for x in state), None if condition is None else condition[rows])
+            self._attempt(move, tuple(x[rows] for x in state), rows_of(condition, rows))
             for rows in (slice(None, middle), slice(middle, None))
         ]
         like = next((half for half in halves if half is not None), None)

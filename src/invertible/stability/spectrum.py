@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from invertible.bijection import Bijection
 from invertible.errors import ConfigError, choose, require_positive
+from invertible.stability.batches import rows_of
 from invertible.stability.in_double import InDouble
 from invertible.stability.lanczos import Largest, largest_singular_values
 from invertible.stability.products import Linearization, NotDifferentiableError, SolvedInverse, norm
@@ -187,7 +188,7 @@ def _svd(subject: InDouble, rows: Tensor) -> Tensor:
     parts = []
     for each in torch.arange(len(x) * dimensions, device=x.device).split(ROWS):
         sample, coordinate = each // dimensions, each % dimensions
-        linear = Linearization(subject.bijection, x[sample], None if condition is None else condition[sample])
+        linear = Linearization(subject.bijection, x[sample], rows_of(condition, sample))
         parts.append(linear.vjp(one_hot[coordinate].reshape(linear.y.shape)).reshape(len(each), dimensions))
     jacobian = torch.cat(parts).reshape(len(x), dimensions, dimensions).cpu().double()
     values = torch.linalg.svdvals(jacobian.nan_to_num(0.0, 0.0, 0.0))

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from invertible.memory.step import State
+from invertible.stability.batches import per_row
 from invertible.stability.passage import LOST
 
 Move = Callable[[State, Tensor | None], State]
@@ -46,12 +47,7 @@ def _difference(move: Move, state: State, tangent: State, condition: Tensor | No
 
 def chosen(rows: Tensor, a: State, b: State) -> State:
     """a in the samples `rows`, boolean of shape (B,), and b in the others."""
-    return tuple(torch.where(rows.view(-1, *[1] * (x.dim() - 1)), x, z) for x, z in zip(a, b, strict=True))
-
-
-def cast_floating(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """x in another dtype, unless it is `None` or holds integers."""
-    return x if x is None or not x.is_floating_point() else x.to(dtype)
+    return tuple(torch.where(per_row(rows, x), x, z) for x, z in zip(a, b, strict=True))
 
 
 def unknown(state: State) -> State:
@@ -81,7 +77,7 @@ def positive(size: Tensor) -> Tensor:
 
 def scaled(state: State, factor: Tensor) -> State:
     """Every sample times its factor; factors of shape (B,)."""
-    return tuple((x * factor.view(-1, *[1] * (x.dim() - 1))).to(x.dtype) for x in state)
+    return tuple((x * per_row(factor, x)).to(x.dtype) for x in state)
 
 
 def plus(a: State, b: State) -> State:
