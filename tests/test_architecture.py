@@ -21,8 +21,8 @@ LEVELS = {
     for level, units in enumerate(
         [
             "errors shapes rounding norms solvers",
-            "ball bijection partition distributions dequantize memory steps",
-            "fusion chain flow",
+            "ball bijection partition distributions dequantize memory module_step steps",
+            "fusion chain sequential flow classifier",
             "blocks stability testing",
             "models data saving",
             "training reports auditing",

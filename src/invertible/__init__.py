@@ -10,6 +10,7 @@ from invertible.blocks import (
     AdditiveCoupling,
     AffineCoupling,
     BatchNorm,
+    ChannelPadding,
     DiagonalScaling,
     FactorOut,
     Flatten,
@@ -18,16 +19,20 @@ from invertible.blocks import (
     InvertibleLinear,
     LeakyReLU,
     Logit,
+    PaddedSwapResidual,
     Permutation,
     ReversibleResidual,
     Sigmoid,
     Softplus,
     SplineCoupling,
     Squeeze,
+    Standardise,
+    SwapResidual,
     Tanh,
     resampled,
 )
 from invertible.chain import Chain, set_memory
+from invertible.classifier import Classifier
 from invertible.dequantize import Dequantize
 from invertible.distributions import ConditionalNormal, StandardLogistic, StandardNormal
 from invertible.errors import (
@@ -41,6 +46,7 @@ from invertible.errors import (
     ShapeError,
 )
 from invertible.flow import Flow
+from invertible.sequential import Sequential
 
 __version__ = "0.1.0"
 
@@ -69,6 +75,8 @@ __all__ = [
     "BatchNorm",
     "Bijection",
     "Chain",
+    "ChannelPadding",
+    "Classifier",
     "ConditionalNormal",
     "ConfigError",
     "ConvergenceError",
@@ -90,9 +98,11 @@ __all__ = [
     "Logit",
     "MissingDependencyError",
     "NotInvertibleError",
+    "PaddedSwapResidual",
     "Permutation",
     "Reconstruction",
     "ReversibleResidual",
+    "Sequential",
     "ShapeError",
     "Sigmoid",
     "Softplus",
@@ -100,6 +110,8 @@ __all__ = [
     "Squeeze",
     "StandardLogistic",
     "StandardNormal",
+    "Standardise",
+    "SwapResidual",
     "Tanh",
     "resampled",
     "set_memory",

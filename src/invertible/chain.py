@@ -9,12 +9,12 @@ from invertible.ball import input_side, joined, output_side
 from invertible.bijection import Bijection, Domain, LipschitzBounds
 from invertible.errors import ConfigError
 from invertible.fusion import run_forward, run_inverse, runs, steps_of
-from invertible.memory import Log, Step, Strategy, strategy
+from invertible.memory import Log, MemoryOwner, Step, Strategy, strategy
 from invertible.norms import outward, remembered
 from invertible.shapes import zero_log_det
 
 
-class Chain(Bijection):
+class Chain(MemoryOwner, Bijection):
     """Composition of bijections, the first one applied first: y = f_n(... f_2(f_1(x))).
 
     log|det dy/dx| = sum_k log|det J_k|; the inverse runs the blocks backwards. Indexes, slices and iterates like
@@ -58,16 +58,6 @@ class Chain(Bijection):
             raise ConfigError(f"Chain: expected one condition for all blocks, got condition_features {sorted(widths)}.")
         self.condition_features = widths.pop() if widths else 0
         self.memory = memory
-
-    @property
-    def memory(self) -> Strategy:
-        """How activations are kept for the backward pass."""
-        return self._memory
-
-    @memory.setter
-    def memory(self, value: str | Strategy) -> None:
-        self._memory = strategy(value)
-        self.memory_log, self.inverse_memory_log = Log(), Log()
 
     def steps(self) -> list[Step]:
         """The blocks' steps, neighbours that are cheaper together as one."""
@@ -151,10 +141,10 @@ class Chain(Bijection):
 
 
 def set_memory(model: nn.Module, memory: str | Strategy) -> nn.Module:
-    """Give every chain inside a model one strategy for the activations of its backward pass.
+    """Give every chain and every sequence inside a model one strategy for the activations of its backward pass.
 
     Args:
-        model: a flow, chain or any module that holds chains.
+        model: a flow, a classifier, a chain, or any module that holds chains.
         memory: a name or a strategy, as `Chain` takes it.
 
     Returns:
@@ -167,12 +157,12 @@ def set_memory(model: nn.Module, memory: str | Strategy) -> nn.Module:
         >>> set_memory(flow, "reversible")
     """
     chosen = strategy(memory)
-    chains = [module for module in model.modules() if isinstance(module, Chain)]
-    if not chains:
+    owners = [module for module in model.modules() if isinstance(module, MemoryOwner)]
+    if not owners:
         raise ConfigError(
             f"set_memory: expected a model with chains inside, got {type(model).__name__} without. Put its blocks "
-            "into an invertible.Chain."
+            "into an invertible.Chain, or any modules into an invertible.Sequential."
         )
-    for chain in chains:
-        chain.memory = chosen
+    for owner in owners:
+        owner.memory = chosen
     return model

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from invertible.classifier import Classifier
 from invertible.errors import ConfigError, DataError
 from invertible.flow import Flow
 from invertible.models import build
@@ -16,27 +17,27 @@ from invertible.models import build
 FORMAT = "invertible-1"
 
 
-def save(flow: Flow, path: str | os.PathLike[str], *, metadata: dict[str, str] | None = None) -> None:
+def save(model: Flow | Classifier, path: str | os.PathLike[str], *, metadata: dict[str, str] | None = None) -> None:
     """Write a model: its weights, its buffers, and the name and arguments that rebuild it.
 
     The file is written under a temporary name and then renamed, so that a killed run leaves the old one.
 
     Args:
-        flow: a model made by `invertible.models`.
+        model: one made by `invertible.models`.
         path: where to write, usually `*.safetensors`.
         metadata: further strings to keep in the file's header.
 
     Raises:
-        ConfigError: if the flow has no `config`, that is, was put together by hand.
+        ConfigError: if the model has no `config`, that is, was put together by hand.
     """
-    if flow.config is None:
+    if model.config is None:
         raise ConfigError(
-            "save: expected a flow made by invertible.models, which carries its config, got one without. Save "
-            "flow.state_dict() with safetensors.torch.save_file and build the flow by your own code before loading."
+            "save: expected a model made by invertible.models, which carries its config, got one without. Save its "
+            "state_dict() with safetensors.torch.save_file and build it by your own code before loading."
         )
     path = Path(path)
-    header = {**(metadata or {}), "format": FORMAT, "config": json.dumps(flow.config)}
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in flow.state_dict().items()}
+    header = {**(metadata or {}), "format": FORMAT, "config": json.dumps(model.config)}
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +47,7 @@ def save(flow: Flow, path: str | os.PathLike[str], *, metadata: dict[str, str] |
         temporary.unlink(missing_ok=True)
 
 
-def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Flow:
+def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Flow | Classifier:
     """Rebuild a model from a file written by `save`, in eval mode.
 
     Safe for files from strangers: the file holds tensors and JSON, and the weights must fit the model it names
@@ -70,11 +71,11 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     with torch.device("meta"):
         _check_weights(path, build(config["model"], config["arguments"]), tensors)
     with torch.random.fork_rng(devices=[]):
-        flow = build(config["model"], config["arguments"])
+        model = build(config["model"], config["arguments"])
     dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.get_default_dtype())
-    flow = flow.to(device=device, dtype=dtype)
-    flow.load_state_dict(tensors)
-    return flow.eval()
+    model = model.to(device=device, dtype=dtype)
+    model.load_state_dict(tensors)
+    return model.eval()
 
 
 def _read(path: Path, device: str | torch.device) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -101,8 +102,8 @@ def _read(path: Path, device: str | torch.device) -> tuple[Any, dict[str, torch.
         ) from error
 
 
-def _check_weights(path: str | os.PathLike[str], flow: Flow, tensors: dict[str, torch.Tensor]) -> None:
-    expected = flow.state_dict()
+def _check_weights(path: str | os.PathLike[str], model: Flow | Classifier, tensors: dict[str, torch.Tensor]) -> None:
+    expected = model.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected:
             where = "the config's model has no" if name not in expected else "the file holds no"

@@ -9,17 +9,21 @@ from invertible.blocks.haar import Haar
 from invertible.blocks.linear import InvertibleConv1x1, InvertibleLinear
 from invertible.blocks.logit import Logit
 from invertible.blocks.multiscale import FactorOut, resampled
+from invertible.blocks.padding import ChannelPadding, PaddedSwapResidual
 from invertible.blocks.permutation import Permutation
 from invertible.blocks.reshape import Flatten, Squeeze
 from invertible.blocks.reversible import ReversibleResidual
 from invertible.blocks.scaling import DiagonalScaling
 from invertible.blocks.splines import SplineCoupling
+from invertible.blocks.standardise import Standardise
+from invertible.blocks.swap import SwapResidual
 
 __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
     "BatchNorm",
+    "ChannelPadding",
     "DiagonalScaling",
     "FactorOut",
     "Flatten",
@@ -28,12 +32,15 @@ __all__ = [
     "InvertibleLinear",
     "LeakyReLU",
     "Logit",
+    "PaddedSwapResidual",
     "Permutation",
     "ReversibleResidual",
     "Sigmoid",
     "Softplus",
     "SplineCoupling",
     "Squeeze",
+    "Standardise",
+    "SwapResidual",
     "Tanh",
     "resampled",
 ]

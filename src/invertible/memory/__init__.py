@@ -8,6 +8,7 @@ from invertible.memory.guard import ReconstructionWarning
 from invertible.memory.ledger import ReplayError
 from invertible.memory.log import Log, Report, report
 from invertible.memory.names import strategy
+from invertible.memory.owner import MemoryOwner
 from invertible.memory.recursive import Recursive
 from invertible.memory.reversible import Reversible
 from invertible.memory.step import State, Step
@@ -21,6 +22,7 @@ __all__ = [
     "DeterminismReport",
     "Exact",
     "Log",
+    "MemoryOwner",
     "ReconstructionWarning",
     "Recursive",
     "ReplayError",

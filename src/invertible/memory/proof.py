@@ -20,6 +20,8 @@ SLACK = 100.0
 def proved(tape: Tape, index: int, state: State, result: State, allowed: float) -> Quarantined | None:
     """Rebuild a step from its output, and compare with what went in and with what autograd saved.
 
+    A step without an inverse is run again from its input.
+
     Args:
         tape: of the pass; the step's ledger still holds what its first run saved.
         index: of the step.
@@ -31,18 +33,22 @@ def proved(tape: Tape, index: int, state: State, result: State, allowed: float) 
         `None` if all agrees; else how the step is to be treated: its input kept, if it can be run again from it, or
         its activations stored.
     """
-    name, ledger, step_number = tape.steps[index].name, tape.ledgers[index], tape.log.passes
+    step, ledger, step_number = tape.steps[index], tape.ledgers[index], tape.log.passes
+    name, error = step.name, math.inf
     try:
-        source, saved = tape.rebuild(index, result)
-        error = relative_distance(source, state)
-        if error <= allowed and _agree(tape.steps[index], ledger, saved, allowed):
-            return None
+        if step.invertible:
+            source, saved = tape.rebuild(index, result)
+            error = relative_distance(source, state)
+            if error <= allowed and _agree(step, ledger, saved, allowed):
+                return None
     except ReplayError:
         raise
     except InvertibleError:
-        error = math.inf
+        pass
     again, saved = tape.rerun(index, state)
-    if relative_distance(again, result) <= allowed and _agree(tape.steps[index], ledger, saved, allowed):
+    if relative_distance(again, result) <= allowed and _agree(step, ledger, saved, allowed):
+        if not step.invertible:
+            return None
         return Quarantined(name, INPUT_KEPT, error, step_number, "its inverse does not return its input")
     return Quarantined(name, STORED, error, step_number, OTHER_VALUES)
 

@@ -35,7 +35,7 @@ class ReversibleTape(Tape):
         super().__init__(steps, condition, log, state)
         self.guard = guard
         self.watch = Watch(guard, self.steps, log, self.project)
-        self.modes = [REBUILT] * len(self.steps)
+        self.modes = [REBUILT if step.invertible else INPUT_KEPT for step in self.steps]
         for index, found in log.quarantined.items():
             self.modes[index] = found.mode
         if self.steps[-1].lossless and not self.repairs and self.modes[-1] == REBUILT:
@@ -90,7 +90,9 @@ class ReversibleTape(Tape):
     def ran(self, index: int, state: State, result: State) -> None:
         """Prove the step, if this is the first pass of its kind."""
         guard, step = self.guard, self.steps[index]
-        if guard is None or not self._trial or step.lossless or self.modes[index] != REBUILT:
+        if guard is None or not self._trial or step.lossless or (step.invertible and self.modes[index] != REBUILT):
+            return
+        if self.modes[index] == STORED:
             return
         if self.worlds[index].has_hooks():
             # A user's hook may keep what it sees, and must not see a second run before the loss is made.

@@ -25,6 +25,7 @@ class Step:
             where this is given.
         one_pass: whether `reconstruct` evaluates inner networks once, instead of `invert` and then `run`.
         lossless: whether `invert` returns the very bits that went into `run`, whatever they were.
+        invertible: whether there is an inverse at all. Where there is none, strategies that rebuild keep the input.
     """
 
     name: str = "step"
@@ -32,6 +33,7 @@ class Step:
     changed: tuple[int, ...] | None = None
     one_pass: bool = False
     lossless: bool = False
+    invertible: bool = True
 
     def run(self, state: State, condition: Tensor | None) -> tuple[State, Tensor | None]:
         """The output, and log|det| of shape (B,), `None` for 0."""
@@ -109,7 +111,7 @@ class OnPart(Step):
     def __init__(self, step: Step, spectators: int) -> None:
         self.step, self.spectators = step, spectators
         self.name, self.modules, self.changed = step.name, step.modules, step.changed
-        self.one_pass, self.lossless = step.one_pass, step.lossless
+        self.one_pass, self.lossless, self.invertible = step.one_pass, step.lossless, step.invertible
 
     def _cut(self, state: State) -> tuple[State, State]:
         return state[: -self.spectators], state[-self.spectators :]
@@ -152,6 +154,7 @@ class InSeries(Step):
         self.name = " and ".join(dict.fromkeys(step.name for step in steps))
         self.modules = tuple(module for step in steps for module in step.modules)
         self.lossless = all(step.lossless for step in steps)
+        self.invertible = all(step.invertible for step in steps)
 
     def run(self, state: State, condition: Tensor | None) -> tuple[State, Tensor | None]:
         """All steps in order, and the sum of their log-determinants."""

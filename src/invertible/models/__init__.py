@@ -1,19 +1,25 @@
-"""Models: one paper a file, each a function that returns a `Flow`."""
+"""Models: one paper a file, each a function that returns a `Flow` or a `Classifier`."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any
 
+from invertible.classifier import Classifier
 from invertible.errors import ConfigError, choose
 from invertible.flow import Flow
 from invertible.models.glow import glow
+from invertible.models.irevnet import irevnet
 from invertible.models.nice import nice
 from invertible.models.realnvp import realnvp
+from invertible.models.resnet import resnet
+from invertible.models.revnet import revnet
 
-BUILDERS: dict[str, Callable[..., Flow]] = {"glow": glow, "nice": nice, "realnvp": realnvp}
+FLOWS: dict[str, Callable[..., Flow]] = {"glow": glow, "nice": nice, "realnvp": realnvp}
+CLASSIFIERS: dict[str, Callable[..., Classifier]] = {"irevnet": irevnet, "resnet": resnet, "revnet": revnet}
+BUILDERS: dict[str, Callable[..., Flow | Classifier]] = {**FLOWS, **CLASSIFIERS}
 
 
-def build(name: str, arguments: dict[str, Any]) -> Flow:
+def build(name: str, arguments: dict[str, Any]) -> Flow | Classifier:
     """Build a model by its name and arguments, as recipes and saved files hold them.
 
     Args:
@@ -32,4 +38,4 @@ def build(name: str, arguments: dict[str, Any]) -> Flow:
     return builder(**arguments)
 
 
-__all__ = ["BUILDERS", "build", "glow", "nice", "realnvp"]
+__all__ = ["BUILDERS", "CLASSIFIERS", "FLOWS", "build", "glow", "irevnet", "nice", "realnvp", "resnet", "revnet"]

@@ -1,15 +1,18 @@
 """What the models share: couplings by name, and the flow that remembers its configuration."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from invertible.bijection import Bijection
 from invertible.blocks import AdditiveCoupling, AffineCoupling, SplineCoupling
 from invertible.blocks.scale import SCALES
+from invertible.classifier import Classifier
 from invertible.distributions import BASES, Base, ConditionalNormal
 from invertible.errors import ConfigError, choose
 from invertible.flow import Flow
+
+Model = TypeVar("Model", Flow, Classifier)
 
 COUPLINGS = {"additive": AdditiveCoupling, "affine": AffineCoupling, "spline": SplineCoupling}
 
@@ -78,6 +81,11 @@ def described_flow(
     kind = choose(f"models.{name}", "base", base, BASES)
     prior: Base = kind(latent_shape) if classes is None else ConditionalNormal(latent_shape, classes)
     flow = Flow(bijection, prior, levels=grey_levels, classes=classes)
+    return described(name, arguments, flow)
+
+
+def described(name: str, arguments: Mapping[str, Any], model: Model) -> Model:
+    """The model with the `config` that rebuilds it."""
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in arguments.items()}
-    flow.config = {"model": name, "arguments": plain}
-    return flow
+    model.config = {"model": name, "arguments": plain}
+    return model

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from invertible.chain import Chain
 from invertible.errors import ConfigError, InvertibleError
-from invertible.memory import Reversible, Strategy, strategy
+from invertible.memory import MemoryOwner, Reversible, Strategy, strategy
 from invertible.stability.angles import Angle, GradientAngles, angle
 from invertible.stability.passage import LOST
 from invertible.stability.undisturbed import undisturbed
@@ -65,7 +64,7 @@ def gradient_angle(
         >>> found = gradient_angle(model, lambda model, batch: cross_entropy(model(batch[0]), batch[1]), (x, labels))
         >>> found.total.degrees, found.worst_group
     """
-    chains = [module for module in model.modules() if isinstance(module, Chain)]
+    chains = [module for module in model.modules() if isinstance(module, MemoryOwner)]
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad and not is_lazy(p)}
     _check(model, chains, trained, memory)
     parts = _named_groups(model, trained, groups)
@@ -88,12 +87,12 @@ def gradient_angle(
 
 
 def _check(
-    model: nn.Module, chains: Sequence[Chain], trained: Mapping[str, nn.Parameter], memory: str | Strategy | None
+    model: nn.Module, chains: Sequence[MemoryOwner], trained: Mapping[str, nn.Parameter], memory: str | Strategy | None
 ) -> None:
     if not chains:
         raise ConfigError(
             f"gradient_angle: expected a model with chains inside, got {type(model).__name__} without. Put its blocks "
-            "into an invertible.Chain: nothing else saves memory."
+            "into an invertible.Chain or Sequential: nothing else saves memory."
         )
     if not trained:
         raise ConfigError("gradient_angle: expected parameters that require grad, got none.")
@@ -104,7 +103,7 @@ def _check(
         )
 
 
-def _storing(chains: Iterable[Chain]) -> dict[Chain, Strategy]:
+def _storing(chains: Iterable[MemoryOwner]) -> dict[MemoryOwner, Strategy]:
     return dict.fromkeys(chains, strategy("store"))
 
 
@@ -112,7 +111,7 @@ def _saving_gradients(
     model: nn.Module,
     loss: Callable[[Any, Any], Tensor],
     batch: Any,  # noqa: ANN401
-    memory: Mapping[Chain, Strategy],
+    memory: Mapping[MemoryOwner, Strategy],
     seed: int,
 ) -> tuple[Gradients, float, str]:
     """Gradients under a strategy; NaN, and the reason, where a block refuses to invert what it is given."""
@@ -129,7 +128,7 @@ def _gradients(
     model: nn.Module,
     loss: Callable[[Any, Any], Tensor],
     batch: Any,  # noqa: ANN401
-    memory: Mapping[Chain, Strategy],
+    memory: Mapping[MemoryOwner, Strategy],
     seed: int,
 ) -> tuple[Gradients, float]:
     """The gradient of every parameter that requires grad, 0 where the loss does not depend on it; and the loss."""
@@ -164,7 +163,7 @@ def _reference(
     seed: int,
 ) -> tuple[Angle, float]:
     precise = copy.deepcopy(model).double()
-    chains = [module for module in precise.modules() if isinstance(module, Chain)]
+    chains = [module for module in precise.modules() if isinstance(module, MemoryOwner)]
     exact, value = _gradients(precise, loss, _in_double(batch), _storing(chains), seed)
     return angle("float64", list(exact.values()), [stored[name] for name in exact]), value
 
@@ -182,7 +181,7 @@ def _in_double(batch: Any) -> Any:  # noqa: ANN401
 
 
 @contextmanager
-def _settings_kept(chains: Sequence[Chain]) -> Iterator[None]:
+def _settings_kept(chains: Sequence[MemoryOwner]) -> Iterator[None]:
     names = ("_memory", "memory_log", "inverse_memory_log")
     before = [(chain, {name: chain.__dict__[name] for name in names}) for chain in chains]
     try:
@@ -214,8 +213,8 @@ def _blocks(model: nn.Module) -> dict[str, str]:
     return {
         f"{path}.blocks.{index}" if path else f"blocks.{index}": type(block).__name__
         for path, module in model.named_modules()
-        if isinstance(module, Chain)
-        for index, block in enumerate(module)
+        if isinstance(module, MemoryOwner)
+        for index, block in enumerate(module.blocks)
     }
 
 

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from invertible.bijection import Bijection
-from invertible.chain import Chain
 from invertible.errors import ConfigError, ShapeError
-from invertible.memory import strategy
+from invertible.memory import MemoryOwner, strategy
 from invertible.stability.undisturbed import undisturbed
 
 
@@ -68,7 +67,7 @@ def differentiable(f: nn.Module, seed: int = 0) -> Iterator[None]:
     is as before.
     """
     flags = [(parameter, parameter.requires_grad) for parameter in f.parameters()]
-    chains = [(module, dict(module.__dict__)) for module in f.modules() if isinstance(module, Chain)]
+    chains = [(module, dict(module.__dict__)) for module in f.modules() if isinstance(module, MemoryOwner)]
     with undisturbed(f, seed):
         try:
             for parameter, _ in flags:
