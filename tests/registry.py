@@ -54,6 +54,19 @@ def fitted(block):
     return block.eval()
 
 
+def fitted_standardise(features):
+    """One that has seen data."""
+    block = inv.Standardise(features)
+    block.set(torch.linspace(-1, 2, features), torch.linspace(0.5, 3, features))
+    return block
+
+
+def update(channels, out, stride=1):
+    """A residual function with all that a published one has: normalisation, ReLU, a strided convolution."""
+    layers = [torch.nn.BatchNorm2d(channels), torch.nn.ReLU(), torch.nn.Conv2d(channels, 5, 3, stride, padding=1)]
+    return torch.nn.Sequential(*layers, torch.nn.BatchNorm2d(5), torch.nn.ReLU(), torch.nn.Conv2d(5, out, 1)).eval()
+
+
 BLOCKS: dict[str, Entry] = {
     "actnorm": Entry(lambda: inv.ActNorm(6), VECTOR),
     "actnorm-images": Entry(lambda: inv.ActNorm(4), IMAGE),
@@ -78,6 +91,20 @@ BLOCKS: dict[str, Entry] = {
     "squeeze-vertical": Entry(lambda: inv.Squeeze(), (3, 6, 2)),
     "haar": Entry(lambda: inv.Haar(), (2, 4, 4), claims=("isometry",)),
     "haar-inverted": Entry(lambda: inv.Haar().inverted, (8, 2, 2), claims=("volume-preserving", "isometry")),
+    "standardise": Entry(lambda: fitted_standardise(6), VECTOR),
+    "standardise-images": Entry(lambda: fitted_standardise(4), IMAGE),
+    "reversible-residual-batch-norm": Entry(lambda: inv.ReversibleResidual(update(2, 2), update(2, 2)), IMAGE),
+    "swap": Entry(lambda: inv.SwapResidual(torch.nn.Linear(3, 3)), VECTOR),
+    "swap-images": Entry(lambda: inv.SwapResidual(update(2, 2)), IMAGE),
+    "swap-strided": Entry(lambda: inv.SwapResidual(update(1, 4, 2), factor=2), (2, 4, 4)),
+    "swap-strided-by-three": Entry(lambda: inv.SwapResidual(update(1, 9, 3), factor=3), (2, 6, 3)),
+    "swap-strided-inverted": Entry(lambda: inv.SwapResidual(update(1, 4, 2), factor=2).inverted, (8, 2, 2)),
+    "chain-of-swaps": Entry(
+        lambda: inv.Chain(
+            inv.SwapResidual(update(1, 4, 2), factor=2), inv.SwapResidual(update(4, 4)), inv.SwapResidual(update(4, 4))
+        ),
+        (2, 4, 4),
+    ),
     "flatten": Entry(lambda: inv.Flatten((2, 3, 4)), (2, 3, 4), claims=("isometry",)),
     "flatten-inverted": Entry(lambda: inv.Flatten((2, 3, 4)).inverted, (24,), claims=("exact", "isometry")),
     "logit": Entry(lambda: inv.Logit(), VECTOR, unit=True),

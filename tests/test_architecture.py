@@ -57,6 +57,7 @@ LONG_FILES: dict[str, int] = {}
 # Functions in models/ and constructors in blocks/ that take more than PARAMETERS, as "invertible.models.glow.glow".
 BUILDERS = {
     "invertible.models.glow.glow",
+    "invertible.models.irevnet.irevnet",
     "invertible.models.realnvp.realnvp",
     "invertible.blocks.affine.AffineCoupling.__init__",
     "invertible.blocks.coupling.Coupling.__init__",

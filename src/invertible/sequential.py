@@ -11,7 +11,7 @@ from invertible.bijection import Bijection
 from invertible.errors import ConfigError, NotInvertibleError
 from invertible.fusion import run_forward, run_inverse, runs, steps_of
 from invertible.memory import MemoryOwner, Step, Strategy
-from invertible.module_step import ModuleStep, has_inverse
+from invertible.module_step import KeptStep, has_inverse, module_step
 
 # Consecutive bijections, or one other module.
 Group = list[Bijection] | nn.Module
@@ -28,8 +28,9 @@ class Sequential(MemoryOwner):
     Args:
         *members: modules of one input and one output. A module that is no `Bijection` but has a method
             `inverse(y) -> x`, such as `ChannelPadding`, is inverted by it.
-        keep_input: within another sequence, keep the input of this one and run it again from there, although it may
-            have an inverse: for layers whose inverse is ill-conditioned, and a pass that may not depend on it.
+        keep_input: keep the input of this sequence and run all of it again from there, although it may have an inverse:
+            for a few layers whose inverse is ill-conditioned, within another sequence, and a pass that may not depend
+            on it.
         memory: how activations are kept, as `Chain` takes it: `"store"`, `"checkpoint"`, `"recursive"`,
             `"reversible"`, `"exact"`, a budget such as `"512MiB"`, or a strategy.
 
@@ -67,6 +68,9 @@ class Sequential(MemoryOwner):
         """Apply the members in order."""
         if self.memory.applies():
             return self.memory.run(self.steps(), (x,), None, self.memory_log)[0][0]
+        return self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
         for group in self._groups():
             x = run_forward(group, x, None)[0] if isinstance(group, list) else group(x)
         return x
@@ -94,7 +98,9 @@ class Sequential(MemoryOwner):
         return all(_has_inverse(member) for member in self.blocks)
 
     def steps(self) -> list[Step]:
-        """The members' steps: those of bijections, and one for every other module."""
+        """The members' steps: those of bijections, and one for every other module; one in all with `keep_input`."""
+        if self.keep_input:
+            return [KeptStep(self, self._run)]
         return [
             step for group in self._groups() for step in (steps_of(group) if isinstance(group, list) else _steps(group))
         ]
@@ -128,9 +134,7 @@ class Sequential(MemoryOwner):
 
 
 def _steps(member: nn.Module) -> list[Step]:
-    if isinstance(member, Sequential) and not member.keep_input:
-        return member.steps()
-    return [ModuleStep(member, keep_input=isinstance(member, Sequential))]
+    return member.steps() if isinstance(member, Sequential) else [module_step(member)]
 
 
 def _has_inverse(member: nn.Module) -> bool:

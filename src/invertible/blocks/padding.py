@@ -14,7 +14,12 @@ class ChannelPadding(nn.Module):
     """y = (x, 0): zeros behind the channels, as the injective i-RevNet has them (Jacobsen et al. 2018, section 3.1).
 
     No bijection, but with an inverse on its range: `inverse` drops the padding, whatever it holds, and `residual` tells
-    how far that is from zeros, by which y is off the range. `Sequential` inverts it, and rebuilds x from y to the bit.
+    how far that is from zeros, by which y is off the range.
+
+    A batch normalisation that sees the zeros multiplies rounding errors in their place by 1/sqrt(epsilon), and a ReLU
+    behind it takes their sign for that of data, where exact zeros have gradient 0. So do not let the layers that see
+    the padding be rebuilt from their output: `Sequential(ChannelPadding(...), ..., keep_input=True)` runs them again
+    from their input.
 
     Args:
         channels: of x.
@@ -65,8 +70,8 @@ class ChannelPadding(nn.Module):
 class PaddedSwapResidual(nn.Module):
     """A `SwapResidual` of (x, 0): the block with which the injective i-RevNet widens (Jacobsen et al. 2018).
 
-    Inverse, of y on the range: as that of the block, but that x_2 is known to be zero where it is padding, and is set to
-    zero before F sees it. The inverse of the released code lets F see the rounding errors of x_2 instead. Where x_2 is
+    Inverse, of y on the range: as that of the block, but that x_2 is known to be zero where it is padding, and is set
+    to zero before F sees it. The inverse of the released code lets F see the rounding errors of x_2 instead. Where x_2 is
     padding alone, training leaves the batch normalisations inside F with variances of 0, and each of them then
     multiplies these errors by 1/sqrt(epsilon) = 316: what comes out is no image.
 

@@ -105,7 +105,8 @@ class Tape:
         """Run a step as autograd does, which keeps what it saves."""
         self.keep(index, state)
         self.ledgers[index].close()
-        return self.call(index, state)
+        with recording():
+            return self.call(index, state)
 
     def call(self, index: int, state: State) -> tuple[State, Total]:
         """Run a step on the true graph."""
