@@ -23,6 +23,8 @@ SCRIPTS = {
     "stability.py": ["--layers", "8", "--steps", "100"],
     "deep_stability.py": ["--layers", "8", "--steps", "50"],
     "exploding_classifier.py": ["--epochs", "2"],
+    "reversible_classifiers.py": ["--data", "digits", "--seeds", "1", "--epochs", "2", "--checks", "2"],
+    "revnet_memory.py": ["--quick"],
     "audit_time.py": ["--models", "2x8", "--images", "32"],
 }
 

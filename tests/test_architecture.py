@@ -24,7 +24,7 @@ LEVELS = {
             "ball bijection partition distributions dequantize memory module_step steps",
             "fusion chain sequential flow classifier",
             "blocks stability testing",
-            "models data saving",
+            "models data saving representations",
             "training reports auditing",
             "__main__ cli demo recipes reproduce",
         ]

@@ -71,9 +71,9 @@ class PaddedSwapResidual(nn.Module):
     """A `SwapResidual` of (x, 0): the block with which the injective i-RevNet widens (Jacobsen et al. 2018).
 
     Inverse, of y on the range: as that of the block, but that x_2 is known to be zero where it is padding, and is set
-    to zero before F sees it. The inverse of the released code lets F see the rounding errors of x_2 instead. Where x_2 is
-    padding alone, training leaves the batch normalisations inside F with variances of 0, and each of them then
-    multiplies these errors by 1/sqrt(epsilon) = 316: what comes out is no image.
+    to zero before F sees it. The released code lets F see the rounding errors of x_2 instead. Where x_2 is padding
+    alone, training leaves the batch normalisations inside F with variances of 0, and each of them then multiplies these
+    errors by 1/sqrt(epsilon) = 316: what comes out is no image.
 
     Args:
         block: the block on padded channels.

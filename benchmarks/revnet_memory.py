@@ -1,0 +1,182 @@
+"""Memory and time of a training step of RevNet and ResNet under every memory strategy.
+
+python benchmarks/revnet_memory.py [--device cuda] [--depths 38 110 164] [--batch 8] [--rounds 3] [--quick]
+
+First the published networks at 32 x 32, RevNet-38, 110, 164 beside ResNet-32, 110, 164: bytes held between forward and
+backward pass, the peak above the parameters and their gradients, and the seconds of a step, rounds interleaved. `paper` is what Gomez et al. (2017) keep: the inputs of every stage's
+first unit, and the last state. Then a RevNet of 1,000 units and one of 10, at one width, batch and stage, at their
+initialisation: the peak of activation memory must not differ by more than 5 % (exit status 1 otherwise), but for the
+states that the guard keeps where float32 has lost more than its tolerance of an input; and the angle between the
+gradient and the stored one. On the CPU bytes come from the allocator's events, on a GPU from its statistics.
+"""
+
+import argparse
+import copy
+import statistics
+import sys
+import time
+
+import _record
+import torch
+from _live_bytes import live_bytes
+from torch.nn import functional
+
+import invertible as inv
+from invertible.stability.angles import angle
+
+PAPER = {38: 89_088, 110: 90_112, 164: 262_144}
+BASELINE = {38: 32, 110: 110, 164: 164}
+STRATEGIES = {
+    "store": "store",
+    "checkpoint": "checkpoint",
+    "recursive": "recursive",
+    "reversible": "reversible",
+    "reversible, no guard": inv.memory.Reversible(guard=False),
+    "exact": "exact",
+}
+WITHIN = 0.05
+
+
+class Step:
+    """A training step on random images, with gradients that exist already."""
+
+    def __init__(self, model: inv.Classifier, memory: object, batch: int, device: str) -> None:
+        self.model = copy.deepcopy(model).to(device)
+        self.model.validate = False
+        inv.set_memory(self.model, memory)
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.rand(batch, *model.shape, generator=generator).to(device)
+        self.y = torch.randint(model.classes, (batch,), generator=generator).to(device)
+        self.device = device
+        for _ in range(2):
+            self.run()
+
+    def forward(self) -> torch.Tensor:
+        """The loss."""
+        return functional.cross_entropy(self.model(self.x), self.y)
+
+    def run(self) -> float:
+        """Seconds of one step."""
+        self._synchronise()
+        start = time.perf_counter()
+        self.forward().backward()
+        self._synchronise()
+        return time.perf_counter() - start
+
+    def _synchronise(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes held between the passes, and at the peak."""
+        if self.device != "cuda":
+            found = live_bytes(self.forward, lambda loss: loss.backward())
+            return found.held, max(found.forward_peak, found.backward_peak)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        loss = self.forward()
+        held = torch.cuda.memory_allocated() - before
+        loss.backward()
+        return held, torch.cuda.max_memory_allocated() - before
+
+
+def steps_of(depth: int, options: argparse.Namespace) -> dict[tuple[str, str], Step]:
+    """RevNet under every strategy, and ResNet stored and checkpointed."""
+    torch.manual_seed(0)
+    revnet, resnet = inv.models.revnet(depth), inv.models.resnet(BASELINE[depth])
+    made = {
+        (f"RevNet-{depth}", name): Step(revnet, memory, options.batch, options.device)
+        for name, memory in STRATEGIES.items()
+    }
+    for name in ("store", "checkpoint"):
+        made[(f"ResNet-{BASELINE[depth]}", name)] = Step(resnet, name, options.batch, options.device)
+    return made
+
+
+def published(options: argparse.Namespace) -> list[dict]:
+    """The first table."""
+    found = []
+    for depth in options.depths:
+        made = steps_of(depth, options)
+        seconds: dict[tuple[str, str], list[float]] = {key: [] for key in made}
+        for _ in range(options.rounds):
+            for key, step in made.items():
+                seconds[key].append(step.run())
+        base = statistics.median(seconds[(f"RevNet-{depth}", "store")])
+        for (network, strategy), step in made.items():
+            held, peak = step.memory()
+            median = statistics.median(seconds[(network, strategy)])
+            found.append({
+                "network": network, "strategy": strategy, "held": held, "peak": peak, "seconds": median,
+                "ratio": median / base, "paper": 4 * options.batch * PAPER[depth],
+            })  # fmt: skip
+            print(found[-1], flush=True)
+    return found
+
+
+def deep(units: int, strategy: str, options: argparse.Namespace) -> dict:
+    """One stage of so many units, 32 channels at 32 x 32."""
+    torch.manual_seed(0)
+    model = inv.models.revnet(units=(units,), filters=(32, 32))
+    step = Step(model, STRATEGIES[strategy], options.batch, options.device)
+    held, peak = step.memory()
+    kept = len(inv.memory.report(step.model).quarantined)
+    stored = inv.memory.Exact(keep="store") if strategy == "exact" else "store"
+    expected = gradient(Step(model, stored, options.batch, options.device))
+    found = gradient(Step(model, STRATEGIES[strategy], options.batch, options.device))
+    degrees = angle("gradient", [expected], [found]).degrees
+    return {"units": units, "strategy": strategy, "held": held, "peak": peak, "kept": kept, "degrees": degrees}
+
+
+def gradient(step: Step) -> torch.Tensor:
+    """The whole gradient of one step more."""
+    step.model.zero_grad(set_to_none=True)
+    step.run()
+    return torch.cat([p.grad.flatten() for p in step.model.parameters()])
+
+
+def main() -> int:
+    parser = _record.parser(__doc__)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--depths", nargs="*", type=int, default=[38, 110, 164], choices=[*PAPER])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="RevNet-38, and 100 units in place of 1,000")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.quick:
+        options.depths, options.rounds = [38], 1
+    rows = published(options)
+    many = 100 if options.quick else 1000
+    deeper = []
+    for strategy in ("reversible", "reversible, no guard", "exact"):
+        few, far = deep(10, strategy, options), deep(many, strategy, options)
+        deeper += [few, far | {"growth": far["peak"] / few["peak"] - 1}]
+        print(deeper[-1], flush=True)
+    missed = [one for one in deeper if abs(one.get("growth", 0.0)) > WITHIN and not one["kept"]]
+    mib = lambda size: f"{size / 2**20:.2f}"  # noqa: E731
+    text = f"Batch {options.batch}, float32, {options.device}.\n\n"
+    text += _record.table(
+        ["network", "strategy", "held, MiB", "paper, MiB", "peak, MiB", "seconds", "x stored"],
+        [
+            [r["network"], r["strategy"], mib(r["held"]), mib(r["paper"]) if "Rev" in r["network"] else "",
+             mib(r["peak"]), f"{r['seconds']:.3f}", f"{r['ratio']:.2f}"]
+            for r in rows
+        ],
+    )  # fmt: skip
+    text += "\n\n" + _record.table(
+        ["strategy", "units", "held, MiB", "peak, MiB", "growth of the peak", "inputs kept by the guard", "angle, degrees"],
+        [
+            [r["strategy"], str(r["units"]), mib(r["held"]), mib(r["peak"]),
+             f"{r['growth']:+.1%}" if "growth" in r else "", str(r["kept"]), f"{r['degrees']:.1e}"]
+            for r in deeper
+        ],
+    )  # fmt: skip
+    text += "\n\n" + (f"Missed: {missed}" if missed else f"All within {WITHIN:.0%}, but for inputs kept by the guard.")
+    data = {"environment": _record.environment("invertible"), "published": rows, "deep": deeper, "missed": missed}
+    _record.write(options.out, "revnet-memory", "Memory of RevNet", text, data)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
