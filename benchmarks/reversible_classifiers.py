@@ -2,8 +2,8 @@
 
 python benchmarks/reversible_classifiers.py [--data digits fashion-mnist] [--seeds 5 3] [--epochs 40 8] [--train 6000]
 
-Both of `invertible.models`, 464,890 and 464,154 parameters, trained alike: SGD with momentum 0.9, learning rate 0.1 on a
-cosine, weight decay 2e-4 on weights, batches of 100, batch normalisation with momentum 0.1, no augmentation on digits
+Both of `invertible.models`, 464,890 and 464,154 parameters, trained alike: SGD with momentum 0.9, learning rate 0.1 on
+a cosine, weight decay 2e-4 on weights, batches of 100, batch normalisation with momentum 0.1, no augmentation on digits
 (8 x 8), flips on Fashion-MNIST (28 x 28; a subset of its training images, 5,000 of its test images). A seed decides
 weights and order, and on digits also which 360 of the 1797 images are the test set; both networks get the same. RevNet
 trains with `memory="reversible"`. Every so many steps its gradient is measured against the stored one, by the angle in

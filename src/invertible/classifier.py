@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from invertible.chain import Chain
 from invertible.errors import ConfigError, DomainError, ShapeError, require_positive
 from invertible.sequential import Sequential
 from invertible.shapes import check_placement, finite_rows
@@ -94,6 +95,11 @@ class Classifier(nn.Module):
         x = self.body.inverse(features)
         self._check_finite(x, features)
         return x
+
+    @property
+    def bijection(self) -> Chain | None:
+        """The body as a `Chain` where it is bijective, for `inv.audit(model, x)` and all of `stability`; else `None`."""
+        return self.body.bijection
 
     def probabilities(self, x: Tensor) -> Tensor:
         """p(class | x), (B, classes), in float32 at least."""

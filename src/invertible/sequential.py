@@ -8,6 +8,7 @@ from typing import overload
 from torch import Tensor, nn
 
 from invertible.bijection import Bijection
+from invertible.chain import Chain
 from invertible.errors import ConfigError, NotInvertibleError
 from invertible.fusion import run_forward, run_inverse, runs, steps_of
 from invertible.memory import MemoryOwner, Step, Strategy
@@ -96,6 +97,20 @@ class Sequential(MemoryOwner):
     def invertible(self) -> bool:
         """Whether every member has an inverse; then so has this."""
         return all(_has_inverse(member) for member in self.blocks)
+
+    @property
+    def bijection(self) -> Chain | None:
+        """The same map as a `Chain`, with a log-determinant and for all of `stability`; `None` if not all are bijections.
+
+        Blocks and parameters are shared. Evaluate it in eval mode where blocks hold batch normalisations.
+        """
+        blocks: list[Bijection] = []
+        for block in self.blocks:
+            found = block.bijection if isinstance(block, Sequential) else block
+            if not isinstance(found, Bijection):
+                return None
+            blocks += list(found) if isinstance(found, Chain) else [found]
+        return Chain(*blocks)
 
     def steps(self) -> list[Step]:
         """The members' steps: those of bijections, and one for every other module; one in all with `keep_input`."""
