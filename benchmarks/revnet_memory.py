@@ -23,9 +23,11 @@ import time
 import _record
 import torch
 from _live_bytes import live_bytes
+from torch import nn
 from torch.nn import functional
 
 import invertible as inv
+from invertible.models.revnet import PUBLISHED
 from invertible.stability.angles import angle
 
 BASELINE = {38: 32, 110: 110, 164: 164, 56: 50, 104: 101}
@@ -43,14 +45,14 @@ WITHIN = 0.05
 class Step:
     """A training step on random images, with gradients that exist already."""
 
-    def __init__(self, model: inv.Classifier, memory: object, batch: int, device: str) -> None:
-        self.model = copy.deepcopy(model).to(device)
-        self.model.validate = False
-        inv.set_memory(self.model, memory)
+    def __init__(self, model: nn.Module, memory: object, options: argparse.Namespace, like: inv.Classifier) -> None:
+        self.model, self.device = copy.deepcopy(model).to(options.device), options.device
+        if memory is not None:
+            self.model.validate = False
+            inv.set_memory(self.model, memory)
         generator = torch.Generator().manual_seed(0)
-        self.x = torch.rand(batch, *model.shape, generator=generator).to(device)
-        self.y = torch.randint(model.classes, (batch,), generator=generator).to(device)
-        self.device = device
+        self.x = torch.rand(options.batch, *like.shape, generator=generator).to(options.device)
+        self.y = torch.randint(like.classes, (options.batch,), generator=generator).to(options.device)
         for _ in range(2):
             self.run()
 
@@ -107,12 +109,30 @@ def steps_of(depth: int, options: argparse.Namespace) -> dict[tuple[str, str], S
     torch.manual_seed(0)
     revnet = network(depth)
     resnet = inv.models.resnet(BASELINE[depth], classes=revnet.classes)
-    made = {
-        (f"RevNet-{depth}", name): Step(revnet, memory, options.batch, options.device)
-        for name, memory in STRATEGIES.items()
-    }
+    made = {(f"RevNet-{depth}", name): Step(revnet, memory, options, revnet) for name, memory in STRATEGIES.items()}
     for name in ("store", "checkpoint"):
-        made[(f"ResNet-{BASELINE[depth]}", name)] = Step(resnet, name, options.batch, options.device)
+        made[(f"ResNet-{BASELINE[depth]}", name)] = Step(resnet, name, options, revnet)
+    theirs = memcnn_revnet(depth)
+    if theirs is not None:
+        made[(f"MemCNN's RevNet-{depth}", "theirs")] = Step(theirs, None, options, revnet)
+    return made
+
+
+def memcnn_revnet(depth: int) -> nn.Module | None:
+    """MemCNN's, whose strided units are those of a ResNet with full width; `None` if it is not installed."""
+    try:
+        from memcnn import InvertibleModuleWrapper
+        from memcnn.models.resnet import ResNet, RevBasicBlock, RevBottleneck
+    except ImportError:
+        return None
+    if depth not in (38, 110, 164):
+        return None
+    own = PUBLISHED[depth]
+    block = RevBottleneck if own.bottleneck else RevBasicBlock
+    made = ResNet(block, list(own.units), 10, list(own.filters), [1, 1, 2, 2], init_kernel_size=3)
+    first = next(each for each in made.modules() if isinstance(each, InvertibleModuleWrapper))
+    # As it comes it frees the output of the first ReLU, which that needs for its own backward: an error in torch 2.13.
+    first.keep_input = True
     return made
 
 
@@ -141,12 +161,12 @@ def deep(units: int, strategy: str, options: argparse.Namespace) -> dict:
     """One stage of so many units, 32 channels at 32 x 32."""
     torch.manual_seed(0)
     model = inv.models.revnet(units=(units,), filters=(32, 32))
-    step = Step(model, STRATEGIES[strategy], options.batch, options.device)
+    step = Step(model, STRATEGIES[strategy], options, model)
     held, peak = step.memory()
     kept = len(inv.memory.report(step.model).quarantined)
     stored = inv.memory.Exact(keep="store") if strategy == "exact" else "store"
-    expected = gradient(Step(model, stored, options.batch, options.device))
-    found = gradient(Step(model, STRATEGIES[strategy], options.batch, options.device))
+    expected = gradient(Step(model, stored, options, model))
+    found = gradient(Step(model, STRATEGIES[strategy], options, model))
     degrees = angle("gradient", [expected], [found]).degrees
     return {"units": units, "strategy": strategy, "held": held, "peak": peak, "kept": kept, "degrees": degrees}
 
@@ -178,11 +198,11 @@ def main() -> int:
         print(deeper[-1], flush=True)
     missed = [one for one in deeper if abs(one.get("growth", 0.0)) > WITHIN and not one["kept"]]
     mib = lambda size: f"{size / 2**20:.2f}"  # noqa: E731
-    text = f"Batch {options.batch}, float32, {options.device}.\n\n"
+    text = f"Batch {options.batch}, float32, {options.device}. MemCNN's RevNets are wider at the strided units.\n\n"
     text += _record.table(
         ["network", "strategy", "held, MiB", "paper, MiB", "peak, MiB", "seconds", "x stored"],
         [
-            [r["network"], r["strategy"], mib(r["held"]), mib(r["paper"]) if "Rev" in r["network"] else "",
+            [r["network"], r["strategy"], mib(r["held"]), mib(r["paper"]) if r["network"].startswith("Rev") else "",
              mib(r["peak"]), f"{r['seconds']:.3f}", f"{r['ratio']:.2f}"]
             for r in rows
         ],
@@ -196,7 +216,12 @@ def main() -> int:
         ],
     )  # fmt: skip
     text += "\n\n" + (f"Missed: {missed}" if missed else f"All within {WITHIN:.0%}, but for inputs kept by the guard.")
-    data = {"environment": _record.environment("invertible"), "published": rows, "deep": deeper, "missed": missed}
+    data = {
+        "environment": _record.environment("invertible", "memcnn"),
+        "published": rows,
+        "deep": deeper,
+        "missed": missed,
+    }
     _record.write(options.out, "revnet-memory", "Memory of RevNet", text, data)
     return 1 if missed else 0
 

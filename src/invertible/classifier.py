@@ -98,7 +98,7 @@ class Classifier(nn.Module):
 
     @property
     def bijection(self) -> Chain | None:
-        """The body as a `Chain` where it is bijective, for `inv.audit(model, x)` and all of `stability`; else `None`."""
+        """The body as a `Chain` if it is bijective, for `inv.audit(model, x)` and all of `stability`; else `None`."""
         return self.body.bijection
 
     def probabilities(self, x: Tensor) -> Tensor:

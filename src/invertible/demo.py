@@ -84,7 +84,9 @@ def _trained(recipe: str, out: Path, seed: int, quick: bool, console: Console) -
         shutil.rmtree(folder)
     overrides = (f"training.seed={seed}", f"training.epochs={EPOCHS}", *(QUICK if quick else ()))
     train(recipes.load(recipe, overrides), folder, options=RunOptions(console=console))
-    return load_model(folder / "model.safetensors")
+    flow = load_model(folder / "model.safetensors")
+    assert isinstance(flow, Flow)
+    return flow
 
 
 def _inputs(digits: DataSet, seed: int) -> dict[str, Tensor]:

@@ -100,7 +100,7 @@ class Sequential(MemoryOwner):
 
     @property
     def bijection(self) -> Chain | None:
-        """The same map as a `Chain`, with a log-determinant and for all of `stability`; `None` if not all are bijections.
+        """The same map as a `Chain`, with a log-determinant, for all of `stability`; `None` if a block is no bijection.
 
         Blocks and parameters are shared. Evaluate it in eval mode where blocks hold batch normalisations.
         """
