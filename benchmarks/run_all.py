@@ -25,6 +25,7 @@ SCRIPTS = {
     "exploding_classifier.py": ["--epochs", "2"],
     "reversible_classifiers.py": ["--data", "digits", "--seeds", "1", "--epochs", "2", "--checks", "2"],
     "revnet_memory.py": ["--quick"],
+    "irevnet_digits.py": ["--seeds", "1", "--epochs", "2"],
     "audit_time.py": ["--models", "2x8", "--images", "32"],
 }
 

@@ -51,7 +51,7 @@ from invertible.sequential import Sequential
 __version__ = "0.1.0"
 
 # Loaded at first use, so that `import invertible` costs little more than `import torch`.
-_SUBPACKAGES = ("data", "memory", "models", "reports", "stability", "testing", "training")
+_SUBPACKAGES = ("data", "memory", "models", "reports", "representations", "stability", "testing", "training")
 _FUNCTIONS = {"adapt": "stability.adapters", "audit": "auditing", "save": "saving", "load": "saving"}
 
 
