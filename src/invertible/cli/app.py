@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from invertible.cli import audit, bench, data, demo, recipes, sample, score, train
+from invertible.cli import audit, bench, data, demo, inspect, predict, recipes, sample, score, train
 
 app = typer.Typer(
     name="invertible",
@@ -43,7 +43,9 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("score")(score.score)
+app.command("predict")(predict.predict)
 app.command("audit")(audit.audit)
+app.command("inspect")(inspect.inspect)
 app.command("recipes")(recipes.recipes)
 app.command("data")(data.data)
 # Options that are not its own belong to the benchmark.

@@ -10,6 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from invertible import saving
+from invertible.classifier import Classifier
 from invertible.data import DataSet, Split, load
 from invertible.errors import ConfigError
 from invertible.flow import Flow
@@ -31,7 +32,7 @@ def table(title: str, *columns: str) -> Table:
     return made
 
 
-def load_model(path: Path, device: str | None) -> Flow:
+def load_trained(path: Path, device: str | None) -> Flow | Classifier:
     """Load a model file, or the model in the folder of a run, onto a device.
 
     Args:
@@ -40,6 +41,7 @@ def load_model(path: Path, device: str | None) -> Flow:
 
     Raises:
         ConfigError: if there is no such device.
+        DataError: if there is no such file.
     """
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -48,11 +50,46 @@ def load_model(path: Path, device: str | None) -> Flow:
         raise ConfigError(
             f"--device: expected a device of this machine, such as cpu or cuda, got {device!r}."
         ) from error
-    return saving.load(path / "model.safetensors" if path.is_dir() else path, device=where)
+    return saving.load(model_file(path), device=where)
 
 
-def load_split(name: str, split: str, data_dir: Path | None, flow: Flow) -> tuple[DataSet, Split]:
-    """A data set that fits the flow, and one of its splits.
+def load_model(path: Path, device: str | None) -> Flow:
+    """Load a flow as `load_trained` does.
+
+    Raises:
+        ConfigError: if it is a classifier.
+    """
+    model = load_trained(path, device)
+    if isinstance(model, Classifier):
+        raise ConfigError(
+            f"{path}: expected a flow, got a classifier, which has no likelihood. 'invertible predict {path} IMAGES' "
+            "classifies images with it."
+        )
+    return model
+
+
+def load_classifier(path: Path, device: str | None) -> Classifier:
+    """Load a classifier as `load_trained` does.
+
+    Raises:
+        ConfigError: if it is a flow.
+    """
+    model = load_trained(path, device)
+    if isinstance(model, Flow):
+        raise ConfigError(
+            f"{path}: expected a classifier, such as models.revnet makes, got a flow. 'invertible score {path} --data "
+            "NAME' gives the likelihood of data under it."
+        )
+    return model
+
+
+def model_file(path: Path) -> Path:
+    """The model file that a path stands for: itself, or the one in the folder of a run."""
+    return path / "model.safetensors" if path.is_dir() else path
+
+
+def load_split(name: str, split: str, data_dir: Path | None, model: Flow | Classifier) -> tuple[DataSet, Split]:
+    """A data set that fits the model, and one of its splits.
 
     Raises:
         ConfigError: if the split is unknown or empty, or data and model have other shapes or levels.
@@ -63,18 +100,21 @@ def load_split(name: str, split: str, data_dir: Path | None, flow: Flow) -> tupl
     chosen: Split = getattr(data, split)
     if not len(chosen.x):
         raise ConfigError(f"--split {split}: expected samples, but the data set {name} has none there.")
-    shape, own = tuple(chosen.x.shape[1:]), data_shape(flow)
-    if shape != own or data.levels != flow.levels:
+    shape, own = tuple(chosen.x.shape[1:]), data_shape(model)
+    levels = model.grey_levels if isinstance(model, Classifier) else model.levels
+    if shape != own or data.levels != levels:
         raise ConfigError(
-            f"--data {name}: expected data of shape {own} with {levels_text(flow.levels)}, as the model has it, got "
+            f"--data {name}: expected data of shape {own} with {levels_text(levels)}, as the model has it, got "
             f"{shape} with {levels_text(data.levels)}. Choose the data set that the model was trained on."
         )
     return data, chosen
 
 
-def data_shape(flow: Flow) -> tuple[int, ...]:
+def data_shape(model: Flow | Classifier) -> tuple[int, ...]:
     """Shape of one sample of the model's data."""
-    shape = (flow.config or {}).get("arguments", {}).get("shape", flow.base.shape)
+    if isinstance(model, Classifier):
+        return model.shape
+    shape = (model.config or {}).get("arguments", {}).get("shape", model.base.shape)
     return (shape,) if isinstance(shape, int) else tuple(shape)
 
 

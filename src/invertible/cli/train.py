@@ -33,6 +33,10 @@ class TrainOptions:
     devices: Annotated[str, typer.Option(help="Number of devices, or auto for all.")] = "1"
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, ...")] = "auto"
     precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true.")] = None
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="STRATEGY", help="store, checkpoint, recursive, reversible, exact, or a budget: 512MiB."),
+    ] = None
     seed: Annotated[int | None, typer.Option(help="Seed of weights, data order, noise and samples.")] = None
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie.")] = None
     max_time: Annotated[
@@ -87,6 +91,8 @@ def _overrides(options: TrainOptions) -> list[str]:
     overrides = list(options.overrides or [])
     if options.precision is not None:
         overrides.append(f"training.precision={options.precision}")
+    if options.memory is not None:
+        overrides.append(f"training.memory={options.memory}")
     if options.seed is not None:
         overrides.append(f"training.seed={options.seed}")
     return overrides
@@ -136,22 +142,34 @@ def free_folder(parent: Path, name: str) -> Path:
 
 
 def _report(folder: Path, metrics: dict) -> None:
-    from invertible.cli.output import console, number, table
+    from invertible.cli.output import console, table
 
-    unit = metrics["unit"].replace("_per_", "/")
-    made = table(
-        f"{metrics['recipe']}: best model, step {metrics['step']}",
-        "split",
-        unit,
-        "standard error",
-        "samples",
-        "not finite",
+    splits = [name for name in ("train", "validation", "test") if name in metrics]
+    classifier = "classes" in metrics
+    columns = (
+        ("accuracy in %", "standard error", "cross-entropy in nats")
+        if classifier
+        else (metrics["unit"].replace("_per_", "/"), "standard error")
     )
-    for name in ("train", "validation", "test"):
-        if name in metrics:
-            score = metrics[name]
-            figures = [number(float("nan") if score[key] is None else score[key]) for key in ("mean", "standard_error")]
-            made.add_row(name, *figures, str(score["samples"]), str(score["non_finite"]))
+    title = f"{metrics['recipe']}: best model, step {metrics['step']}"
+    made = table(title, "split", *columns, "samples", "not finite")
+    for name in splits:
+        score = metrics[name]
+        figures = _accuracies(score) if classifier else [_number(score[key]) for key in ("mean", "standard_error")]
+        made.add_row(name, *figures, str(score["samples"]), str(score["non_finite"]))
     out = console()
     out.print(made)
     out.print(f"model: {folder / 'model.safetensors'}", soft_wrap=True)
+    if classifier:
+        out.print(f"pictures: {folder / 'curves.png'}, {folder / 'confusion.png'}", soft_wrap=True)
+
+
+def _accuracies(score: dict) -> list[str]:
+    percent = [_number(score[key], 2, 100) for key in ("accuracy", "standard_error")]
+    return [*percent, _number(score["cross_entropy"])]
+
+
+def _number(value: float | None, digits: int = 4, factor: float = 1.0) -> str:
+    from invertible.cli.output import number
+
+    return number(float("nan") if value is None else factor * value, digits)

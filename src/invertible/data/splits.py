@@ -1,7 +1,7 @@
 """Cuts what a reader found into train, validation and test."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,6 +12,20 @@ from invertible.errors import ConfigError, DataError
 # Test samples are drawn with this seed whatever the user's: models trained with other seeds are judged on the same
 # samples, and changing the seed never moves a test sample into training.
 TEST_SEED = 20_231
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """Samples that can be counted and chosen from, wherever they lie."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor) -> Any:  # noqa: ANN401
+        """The samples at these indices (n,), in their order."""
+        ...
+
+
+AnySamples = TypeVar("AnySamples", bound=Samples)
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,7 @@ def cut(name: str, found: Found, how: Cut) -> DataSet:
     train, test = _cut_test(name, found, how)
     train, validation = _cut_validation(name, found, train, how)
     parts = [
-        _keep(part, how.limit, seed) for part, seed in ((train, how.seed), (validation, how.seed), (test, TEST_SEED))
+        keep(part, how.limit, seed) for part, seed in ((train, how.seed), (validation, how.seed), (test, TEST_SEED))
     ]
     if how.standardise:
         parts = _standardise(name, parts, found)
@@ -103,17 +117,30 @@ def _cut_test(name: str, found: Found, how: Cut) -> tuple[Split, Split]:
                 "Leave it out."
             )
         return found.train, found.test
-    return _divide(name, found.train, 0.1 if how.test is None else how.test, TEST_SEED)
+    return divide(name, found.train, 0.1 if how.test is None else how.test, TEST_SEED)
 
 
 def _cut_validation(name: str, found: Found, train: Split, how: Cut) -> tuple[Split, Split]:
     if found.validation is not None:
         return train, found.validation
-    return _divide(name, train, how.validation, how.seed)
+    return divide(name, train, how.validation, how.seed)
 
 
-def _divide(name: str, samples: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """Set a fraction aside, at least one sample unless the fraction is 0, and at most all but one."""
+def divide(name: str, samples: AnySamples, fraction: float, seed: int) -> tuple[AnySamples, AnySamples]:
+    """Set a fraction aside, at least one sample unless the fraction is 0, and at most all but one.
+
+    Args:
+        name: of the data, for the message.
+        samples: what to divide.
+        fraction: the part to set aside, 0 <= fraction < 1.
+        seed: of the choice.
+
+    Returns:
+        What is left, and what was set aside.
+
+    Raises:
+        DataError: if nothing would be left.
+    """
     aside = max(1, round(fraction * len(samples))) if fraction else 0
     if aside >= len(samples):
         raise DataError(
@@ -124,7 +151,8 @@ def _divide(name: str, samples: Split, fraction: float, seed: int) -> tuple[Spli
     return samples.take(order[aside:]), samples.take(order[:aside])
 
 
-def _keep(samples: Split, limit: int | None, seed: int) -> Split:
+def keep(samples: AnySamples, limit: int | None, seed: int) -> AnySamples:
+    """At most `limit` of the samples, chosen by the seed; all of them in their order if they are no more."""
     if limit is None or limit >= len(samples):
         return samples
     return samples.take(_order(len(samples), seed)[:limit])
