@@ -374,7 +374,7 @@ def test_an_average_goes_back_with_the_weights(tmp_path):
 
         def on_train_batch_end(self, trainer, module, *args):
             (average,) = [each for each in trainer.callbacks if isinstance(each, MovingAverage)]
-            self.seen[trainer.global_step] = torch.cat([each.flatten().clone() for each in average.flow.parameters()])
+            self.seen[trainer.global_step] = torch.cat([each.flatten().clone() for each in average.model.parameters()])
 
     look = Look()
     watched(tmp_path, "rollback", "training.ema=0.9", "optimizer.lr=0.02", "training.monitor.tolerance=3e-7",

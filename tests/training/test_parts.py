@@ -55,6 +55,36 @@ def test_labels_follow_their_samples_and_flips_mirror():
     assert 0 < flipped < 24
 
 
+def test_cuts_are_those_of_the_padded_image_and_their_own_for_each_sample():
+    x, seen = torch.randint(1, 255, (6, 2, 3, 4), dtype=torch.uint8), set()
+    padded = torch.nn.functional.pad(x, (2, 2, 2, 2))
+    for part, labels in take(TrainingBatches(x, torch.arange(6), 6, seed=1, crop_padding=2), 20):
+        assert part.dtype == torch.uint8
+        for image, label in zip(part, labels, strict=True):
+            cuts = [
+                (i, j) for i in range(5) for j in range(5) if torch.equal(image, padded[label, :, i : i + 3, j : j + 4])
+            ]
+            assert cuts
+            seen.update(cuts)
+    assert len(seen) == 25
+    with pytest.raises(ConfigError, match="crop_padding: expected 0 for data that are no images, got 1"):
+        TrainingBatches(X, None, 5, seed=0, crop_padding=1)
+
+
+@pytest.mark.parametrize("start", [1, 4, 7])
+def test_cuts_depend_on_seed_and_step_alone(start):
+    x, options = torch.rand(10, 1, 4, 4), {"seed": 1, "crop_padding": 1, "flip": True}
+    whole = take(TrainingBatches(x, None, 4, **options), 9)
+    rest = take(TrainingBatches(x, None, 4, **options, start=start), 9 - start)
+    assert all(torch.equal(a, b) for (a,), (b,) in zip(whole[start:], rest, strict=True))
+    parts = [take(TrainingBatches(x, None, 4, **options, share=Share(rank, 2)), 9) for rank in (0, 1)]
+    for (batch,), (a,), (b,) in zip(whole, *parts, strict=True):
+        assert torch.equal(batch[::2], a)
+        assert torch.equal(batch[1::2], b)
+    other = take(TrainingBatches(x, None, 4, **{**options, "seed": 2}), 9)
+    assert not torch.equal(whole[0][0], other[0][0])
+
+
 def test_shares_make_up_the_batch():
     whole = take(TrainingBatches(X, None, 4, seed=2), 3)
     parts = [take(TrainingBatches(X, None, 4, seed=2, share=Share(rank, 2)), 3) for rank in (0, 1)]
@@ -87,6 +117,8 @@ def test_schedules():
     steps = [factor(Schedule(name="step", every=2, factor=0.5), step, 10) for step in range(5)]
     assert steps == [1, 1, 0.5, 0.5, 0.25]
     assert factor(Schedule(name="cosine", warmup=10), 10, 10) == 1
+    falls = [factor(Schedule(name="milestones", at=(2, 3), factor=0.1, warmup=1), step, 10) for step in range(5)]
+    assert falls == pytest.approx([0.5, 1, 0.1, 0.01, 0.01])
 
 
 def test_seeds_are_fixed_numbers():

@@ -3,14 +3,17 @@
 import copy
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from invertible import recipes
 from invertible.data import load
 from invertible.errors import ConfigError, InvertibleError
 from invertible.training import parse_recipe, read_recipe
-from invertible.training.preparation import build_flow
-from tests.training.tiny import DIGITS, MOONS, recipe
+from invertible.training.classifier_data import ClassifierData
+from invertible.training.preparation import build_classifier, build_flow
+from invertible.training.schedules import factor
+from tests.training.tiny import DIGITS, MOONS, REVNET, recipe
 
 # Overrides, and what the message must hold: the key, what it expects, what came, the remedy.
 WRONG = {
@@ -78,6 +81,37 @@ WRONG = {
         ["training.monitor.samples=0"],
         ["training.monitor.samples: expected a number of at least 1, got 0"],
     ),
+    "milestones nowhere": (
+        ["schedule={name: milestones}"],
+        ["schedule: expected steps in at for milestones, and only there, got [] for milestones"],
+    ),
+    "milestones of another schedule": (["schedule={name: cosine, at: [5]}"], ["and only there, got [5] for cosine"]),
+    "milestones out of order": (
+        ["schedule={name: milestones, at: [5, 3]}"],
+        ["schedule: expected at to hold ever later steps, got [5, 3]"],
+    ),
+    "a milestone that is no step": (["schedule.at=[1.5]"], ["schedule.at.0: expected an integer, got 1.5"]),
+    "nesterov without SGD": (["optimizer.nesterov=true"], ["optimizer: expected nesterov with name: sgd", "got adam"]),
+    "no such decay": (["optimizer.decay=some"], ["optimizer.decay: expected one of 'all', 'weights', got 'some'"]),
+    "padding below nothing": (["data.crop_padding=-1"], ["data.crop_padding: expected a number of at least 0, got -1"]),
+    "smoothing all away": (
+        ["classification.label_smoothing=1.0"],
+        ["classification.label_smoothing: expected a number less than 1", "got 1.0"],
+    ),
+    "a stream the wrong way round": (
+        ["data.stream.scale=[0.5, 0.1]"],
+        ["data.stream: expected scale as [least, largest], got [0.5, 0.1]"],
+    ),
+    "a stream cut larger than it is": (["data.stream.size=300"], ["data.stream: expected resize of at least size"]),
+    "unknown key of a stream": (
+        ["data.stream.sise=8"],
+        ["data.stream.sise is unknown", "Did you mean data.stream.size?"],
+    ),
+    "a classifier's loss for a flow": (
+        ["classification={}"],
+        ["recipe: classification is for classifiers; glow is a flow. Leave it out."],
+    ),
+    "a stream for a flow": (["data.stream={}"], ["data.stream is for classifiers; glow is a flow"]),
     "two errors": (["optimizer.lr=x", "data.flip=x"], ["(and 1 more)"]),
 }
 
@@ -91,6 +125,21 @@ def test_a_wrong_recipe_is_one_line(overrides, expected):
     assert "pydantic" not in message
     for part in expected:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("training.penalty={}", "training.penalty"),
+        ("training.monitor={}", "training.monitor"),
+        ("training.samples_every=5", "training.samples_every"),
+        ("conditions.labels=true", "conditions.labels"),
+    ],
+)
+def test_what_is_for_flows_alone(override, key):
+    with pytest.raises(ConfigError, match=f"^recipe: {key} is for flows; revnet is a classifier. Leave it out.$"):
+        recipe(REVNET, override)
+    assert recipe(REVNET, "training.samples_every=0").classifies
 
 
 @pytest.mark.parametrize("raw", [None, 3, "text", [1]])
@@ -127,6 +176,8 @@ def test_recipes_are_frozen():
 def test_a_recipe_survives_its_own_dump(overrides):
     made = recipe(MOONS, *overrides)
     assert parse_recipe(made.model_dump(mode="json")) == made
+    made = recipe(REVNET, "data.stream.jitter=[0.4, 0.4, 0.4, 0.1]")
+    assert parse_recipe(made.model_dump(mode="json")) == made
 
 
 def test_files(tmp_path):
@@ -151,6 +202,10 @@ def test_files(tmp_path):
 NEEDED = {
     "digits-glow", "digits-glow-affine", "digits-realnvp", "digits-nice", "digits-glow-conditional", "fashion-mnist-glow",
     "mnist-glow", "cifar10-glow", "moons-realnvp", "moons-spline", "checkerboard-spline", "eight-gaussians-realnvp",
+    "revnet38-digits", "resnet32-digits", "irevnet-digits", "revnet38-fashion-mnist", "resnet32-fashion-mnist",
+    "irevnet-fashion-mnist", "revnet38-mnist", "revnet38-cifar10", "revnet110-cifar10", "revnet164-cifar10",
+    "resnet32-cifar10", "resnet110-cifar10", "irevnet-cifar10", "revnet38-cifar100", "revnet56-imagenet",
+    "revnet104-imagenet", "resnet50-imagenet", "resnet101-imagenet", "irevnet-a-imagenet", "irevnet-b-imagenet",
 }  # fmt: skip
 
 
@@ -166,13 +221,52 @@ def test_shipped_recipes_are_valid_and_say_what_they_are(name):
     assert made.data.name in name or made.data.name.removesuffix("s") in name
 
 
-@pytest.mark.parametrize(
-    "name", [each for each in recipes.names() if not each.startswith(("mnist", "fashion", "cifar"))]
-)
-def test_shipped_recipes_build_their_model(name):
+FLOWS = [name for name in recipes.names() if not recipes.load(name).classifies]
+
+
+@pytest.mark.parametrize("name", [each for each in FLOWS if not each.startswith(("mnist", "fashion", "cifar"))])
+def test_shipped_recipes_build_their_flow(name):
     made = recipes.load(name)
     data = load(made.data.name, **made.data.options)
     assert build_flow(made, data).levels == data.levels
+
+
+# Shape, grey levels and classes of the data that need not lie on this machine.
+DATA = {
+    "digits": ((1, 8, 8), 17, 10), "mnist": ((1, 28, 28), 256, 10), "fashion-mnist": ((1, 28, 28), 256, 10),
+    "cifar10": ((3, 32, 32), 256, 10), "cifar100": ((3, 32, 32), 256, 100), "imagenet": ((3, 224, 224), 256, 1000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(set(recipes.names()) - set(FLOWS)))
+def test_shipped_recipes_build_their_classifier(name):
+    made, data = recipes.load(name), ClassifierData()
+    data.name = made.data.name
+    data.shape, data.grey_levels, classes = DATA[made.data.name]
+    data.classes = tuple(map(str, range(classes)))
+    with torch.device("meta"):
+        model = build_classifier(made, data).eval()
+        logits = model.head(model.body(torch.empty(2, *data.shape)))
+    assert logits.shape == (2, classes)
+    # No mirrored digits, and the images of ImageNet are read as they are needed.
+    assert made.data.flip == (made.data.name not in ("digits", "mnist"))
+    assert (made.data.stream is not None) == (made.data.name == "imagenet")
+
+
+def test_published_schedules():
+    cifar, imagenet, inverse = (
+        recipes.load(name) for name in ("revnet110-cifar10", "revnet104-imagenet", "irevnet-cifar10")
+    )
+    rates = [cifar.optimizer.lr * factor(cifar.schedule, step, 80_000) for step in (0, 39_999, 40_000, 60_000, 79_999)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.001])
+    rates = [factor(imagenet.schedule, step, 600_000) for step in (159_999, 160_000, 320_000, 480_000)]
+    assert rates == pytest.approx([1, 0.1, 0.01, 0.001])
+    # 391 batches of 128 an epoch.
+    rates = [factor(inverse.schedule, epoch * 391, 200 * 391) for epoch in (59, 60, 120, 160)]
+    assert rates == pytest.approx([1, 0.2, 0.04, 0.008])
+    assert (cifar.training.steps, imagenet.training.steps, inverse.training.steps) == (80_000, 600_000, 200 * 391)
+    assert (cifar.optimizer.weight_decay, imagenet.optimizer.weight_decay) == (2e-4, 1e-4)
+    assert cifar.optimizer.decay == "weights"
 
 
 def test_an_unknown_recipe_gets_a_hint():

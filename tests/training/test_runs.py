@@ -29,7 +29,7 @@ class Spoil(Callback):
     def on_train_batch_end(self, trainer, module, *args):
         if trainer.global_step == self.step:
             with torch.no_grad():
-                for parameter in module.flow.parameters():
+                for parameter in module.parameters():
                     parameter.fill_(self.value)
 
 
@@ -96,7 +96,7 @@ def test_the_first_batch_initialises_actnorm_before_the_average_is_made(tmp_path
             average = next(each for each in trainer.callbacks if isinstance(each, MovingAverage))
             self.flags = [
                 value
-                for flow in (module.flow, average.flow)
+                for flow in (module.flow, average.model)
                 for name, value in flow.named_buffers()
                 if "initialized" in name
             ]

@@ -22,6 +22,29 @@ MOONS = {
     "data": {"name": "moons", "options": {"samples": 400}, "batch_size": 64},
     "training": {"epochs": 3, "samples_every": 0, "checkpoint_every": 2},
 }
+# Label smoothing, mixup, cuts, weight decay by groups: what a resumed run has to repeat.
+REVNET = {
+    "name": "tiny-revnet",
+    "model": {"name": "revnet", "arguments": {"units": [1, 1], "filters": [8, 8, 16], "momentum": 0.1}},
+    "data": {"name": "digits", "options": {"limit": 160}, "batch_size": 32, "crop_padding": 1},
+    "optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 1e-3, "nesterov": True, "decay": "weights"},
+    "schedule": {"name": "milestones", "at": [12, 16], "factor": 0.1},
+    "training": {"epochs": 4, "ema": 0.5, "gradient_clip": 5.0, "checkpoint_every": 3},
+    "classification": {"label_smoothing": 0.1, "mixup": 0.2},
+}
+# Bijective, with dropout.
+IREVNET = {
+    "name": "tiny-irevnet",
+    "model": {
+        "name": "irevnet",
+        "arguments": {
+            "squeeze": 2, "blocks": [2, 2], "channels": [8, 32], "strides": [2, 2], "hidden": [16, 32], "dropout": 0.1,
+        },
+    },
+    "data": {"name": "digits", "options": {"limit": 160}, "batch_size": 32},
+    "optimizer": {"name": "sgd", "lr": 0.05},
+    "training": {"epochs": 4, "checkpoint_every": 3},
+}  # fmt: skip
 
 
 def recipe(raw: dict, *overrides: str) -> Recipe:

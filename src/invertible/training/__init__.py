@@ -1,4 +1,4 @@
-"""Training: recipes, a Lightning module for flows, and runs that can be interrupted and resumed.
+"""Training: recipes, Lightning modules for flows and classifiers, and runs that can be interrupted and resumed.
 
 Needs the extra `train`. What is imported here loads Lightning only when it is first used.
 """
@@ -13,11 +13,16 @@ _LAZY = {
     "Recipe": ("recipe", "pydantic"),
     "Optimizer": ("recipe", "pydantic"),
     "Schedule": ("recipe", "pydantic"),
-    "FiniteDifferences": ("recipe", "pydantic"),
-    "Monitor": ("recipe", "pydantic"),
+    "FiniteDifferences": ("safeguards", "pydantic"),
+    "Monitor": ("safeguards", "pydantic"),
     "read_recipe": ("reading", "pydantic"),
     "parse_recipe": ("reading", "pydantic"),
+    "Classification": ("recipe", "pydantic"),
+    "Stream": ("data_sections", "pydantic"),
     "FlowModule": ("module", "lightning"),
+    "ClassifierModule": ("classifier_module", "lightning"),
+    "ClassifierData": ("classifier_data", "lightning"),
+    "StreamedImages": ("streaming", "lightning"),
     "MovingAverage": ("average", "lightning"),
     "PenaltyCallback": ("penalties", "lightning"),
     "InverseMonitor": ("monitor", "lightning"),
@@ -28,6 +33,8 @@ _LAZY = {
     "run": ("runs", "lightning"),
     "Score": ("evaluation", "torch"),
     "evaluate": ("evaluation", "torch"),
+    "ClassificationScore": ("classification", "torch"),
+    "evaluate_classifier": ("classification", "torch"),
     "sample_image": ("pictures", "torch"),
 }
 

@@ -7,8 +7,9 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from invertible.classifier import Classifier
 from invertible.flow import Flow
-from invertible.training.module import FlowModule
+from invertible.training.recipe_module import RecipeModule
 
 
 class MovingAverage(WeightAveraging):
@@ -37,15 +38,15 @@ class MovingAverage(WeightAveraging):
         get_ema_multi_avg_fn(decay)(averages, weights, count)
 
     @property
-    def flow(self) -> Flow | None:
-        """The flow with averaged weights, during a fit."""
+    def model(self) -> Flow | Classifier | None:
+        """The model with averaged weights, during a fit."""
         module = None if self._average_model is None else self._average_model.module
-        return module.flow if isinstance(module, FlowModule) else None
+        return module.model if isinstance(module, RecipeModule) else None
 
 
-def best_flow(trainer: pl.Trainer, module: FlowModule) -> Flow:
-    """The flow to show, to score and to save: with averaged weights where there is an average."""
+def best_model(trainer: pl.Trainer, module: RecipeModule) -> Flow | Classifier:
+    """The model to show, to score and to save: with averaged weights where there is an average."""
     for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
-        if isinstance(callback, MovingAverage) and callback.flow is not None:
-            return callback.flow
-    return module.flow
+        if isinstance(callback, MovingAverage) and callback.model is not None:
+            return callback.model
+    return module.model

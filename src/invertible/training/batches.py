@@ -37,10 +37,12 @@ class TrainingBatches:
         seed: of the order and the flips.
         start: the step of the first batch.
         flip: mirror half of the samples along the last axis.
+        crop_padding: cut each image (C, H, W) anew from one with so many zeros more on every side.
         share: which rows of each batch to give.
 
     Raises:
-        ConfigError: if the data do not fill one batch, or the batch cannot be shared equally.
+        ConfigError: if the data do not fill one batch, the batch cannot be shared equally, or what is to be cut is no
+            image.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TrainingBatches:
         seed: int,
         start: int = 0,
         flip: bool = False,
+        crop_padding: int = 0,
         share: Share = ALONE,
     ) -> None:
         if batch_size % share.world:
@@ -59,8 +62,11 @@ class TrainingBatches:
                 f"data.batch_size: expected a multiple of the {share.world} devices, got {batch_size}. It counts the "
                 "samples of a step over all devices."
             )
+        if crop_padding and x.dim() != 4:
+            raise ConfigError(f"data.crop_padding: expected 0 for data that are no images, got {crop_padding}.")
         self.x, self.y, self.batch_size, self.seed, self.start = x, y, batch_size, seed, start
-        self.flip, self.share, self.steps_per_epoch = flip, share, steps_per_epoch(len(x), batch_size)
+        self.flip, self.crop_padding, self.share = flip, crop_padding, share
+        self.steps_per_epoch = steps_per_epoch(len(x), batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         step, order, epoch = self.start, torch.empty(0, dtype=torch.int64), -1
@@ -76,10 +82,33 @@ class TrainingBatches:
     def _take(self, rows: Tensor, step: int) -> Batch:
         mine = slice(self.share.rank, None, self.share.world)
         x = self.x[rows[mine]]
+        if self.crop_padding:
+            # Drawn for the whole batch, so that a sample's cut does not depend on the number of processes.
+            noise = generator_for("cpu", "crop", self.seed, step)
+            corners = torch.randint(2 * self.crop_padding + 1, (2, len(rows)), generator=noise)[:, mine]
+            x = crop(x, corners, self.crop_padding)
         if self.flip:
             mirrored = torch.rand(len(rows), generator=generator_for("cpu", "flip", self.seed, step))[mine] < 0.5
             x = torch.where(mirrored.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
         return (x,) if self.y is None else (x, self.y[rows[mine]])
+
+
+def crop(x: Tensor, corners: Tensor, padding: int) -> Tensor:
+    """Cut every image out of itself with zeros around it.
+
+    Args:
+        x: images (N, C, H, W).
+        corners: upper left corners in the padded images, (2, N): rows and columns, each 0 .. 2 padding.
+        padding: zeros on every side.
+
+    Returns:
+        (N, C, H, W); x itself where both are `padding`.
+    """
+    height, width = x.shape[2:]
+    padded = torch.nn.functional.pad(x, [padding] * 4).permute(0, 2, 3, 1)
+    rows = corners[0, :, None] + torch.arange(height)
+    columns = corners[1, :, None] + torch.arange(width)
+    return padded[torch.arange(len(x))[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:

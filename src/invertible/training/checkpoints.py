@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,19 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from invertible import saving
 from invertible.errors import ConfigError, DataError
-from invertible.training.average import best_flow
+from invertible.training.average import best_model
 from invertible.training.interruption import InterruptedRunError, StopRequest
-from invertible.training.module import FlowModule
 from invertible.training.recipe import Recipe
+from invertible.training.recipe_module import RecipeModule
 
 LAST, BEST, MODEL = "checkpoints/last.ckpt", "checkpoints/best.ckpt", "model.safetensors"
 # What a resumed run may not change, by section; the empty tuple stands for all keys.
 FIXED: dict[str, tuple[str, ...]] = {
     "model": (),
-    "data": ("name", "options", "batch_size", "flip"),
+    "data": ("name", "options", "batch_size", "flip", "crop_padding", "stream"),
     "conditions": (),
-    "optimizer": ("name",),
+    "classification": (),
+    "optimizer": ("name", "decay"),
     "training": ("seed", "ema"),
 }
 
@@ -41,23 +43,32 @@ class Checkpoints(Checkpoint):
         validation_every: steps between two validations.
         stop: the request to stop, looked at after every step.
         seconds: stop in good order after so many; `None` for no limit.
+        metadata: strings for the header of the best model's file.
     """
 
     def __init__(
-        self, folder: Path, recipe: Recipe, validation_every: int, stop: StopRequest, seconds: float | None = None
+        self,
+        folder: Path,
+        recipe: Recipe,
+        validation_every: int,
+        stop: StopRequest,
+        seconds: float | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
-        self.folder, self.recipe, self.stop = folder, recipe, stop
+        self.folder, self.recipe, self.stop, self.metadata = folder, recipe, stop, metadata or {}
         self.every, self.validation_every = recipe.training.checkpoint_every, validation_every
         self.deadline = math.inf if seconds is None else time.monotonic() + seconds
-        self.best, self.best_step = math.inf, -1
+        self.best: tuple[float, ...] = (math.inf,)
+        self.best_step = -1
 
     def state_dict(self) -> dict[str, Any]:
         """The best validation so far."""
-        return {"best": self.best, "best_step": self.best_step}
+        return {"best": list(self.best), "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best validation so far."""
-        self.best, self.best_step = state_dict["best"], state_dict["best_step"]
+        best = state_dict["best"]
+        self.best, self.best_step = tuple(best) if isinstance(best, list) else (best,), state_dict["best_step"]
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -94,17 +105,18 @@ class Checkpoints(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the last state, and the model if it is the best one; stop if it was asked for."""
-        if trainer.state.fn != "fit" or not isinstance(pl_module, FlowModule):
+        if trainer.state.fn != "fit" or not isinstance(pl_module, RecipeModule):
             return
-        value = float(trainer.callback_metrics["validation"])
+        figures = {name: float(trainer.callback_metrics[name]) for name in pl_module.validation_figures}
+        value = pl_module.criterion(figures)
         improved = value < self.best
         if improved:
             self.best, self.best_step = value, trainer.global_step
         self._save_last(trainer)
         if improved and trainer.is_global_zero:
             _copy(self.folder / LAST, self.folder / BEST)
-            note = {"step": str(self.best_step), f"validation_{pl_module.unit}": f"{value:.6f}"}
-            saving.save(best_flow(trainer, pl_module), self.folder / MODEL, metadata=note)
+            note = {"step": str(self.best_step), f"validation_{pl_module.unit}": f"{figures['validation']:.6f}"}
+            saving.save(best_model(trainer, pl_module), self.folder / MODEL, metadata={**self.metadata, **note})
         self._stop_if(self._agreed(trainer, self.stop.number is not None))
 
     def _save_last(self, trainer: pl.Trainer) -> None:
@@ -154,7 +166,9 @@ def check_checkpoint(path: Path, recipe: Recipe) -> int:
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        saved, step = checkpoint["recipe"], int(checkpoint["global_step"])
+        # Validated, so that what an older run did not know yet has the value that changes nothing.
+        saved = Recipe.model_validate(checkpoint["recipe"]).model_dump(mode="json")
+        step = int(checkpoint["global_step"])
     except Exception as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
@@ -162,11 +176,16 @@ def check_checkpoint(path: Path, recipe: Recipe) -> int:
         ) from error
     current = recipe.model_dump(mode="json")
     for section, keys in FIXED.items():
-        for key in keys or current[section]:
-            before, now = saved[section].get(key), current[section][key]
+        for key in keys or {**(saved[section] or {}), **(current[section] or {})}:
+            before, now = (_decisive((each[section] or {}).get(key)) for each in (saved, current))
             if before != now:
                 raise ConfigError(
                     f"{path}: expected {section}.{key} as the run began with, {before!r}, got {now!r}. Resume with the "
                     "recipe.yaml in the folder of the run."
                 )
     return step
+
+
+def _decisive(value: Any) -> Any:  # noqa: ANN401
+    # How many processes read changes no picture.
+    return {key: each for key, each in value.items() if key != "workers"} if isinstance(value, dict) else value

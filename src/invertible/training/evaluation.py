@@ -9,6 +9,7 @@ from torch import Tensor
 from invertible.flow import Flow
 from invertible.training.batches import EvaluationBatches
 from invertible.training.randomness import generator_for
+from invertible.training.scoring import scoring
 
 
 def unit_of(flow: Flow) -> str:
@@ -77,20 +78,12 @@ def evaluate(flow: Flow, x: Tensor, y: Tensor | None = None, *, batch_size: int 
         batch_size: samples a batch.
         seed: of the dequantisation noise.
     """
-    modes, validate = {module: module.training for module in flow.modules()}, flow.validate
-    device = flow.base.anchor.device
-    flow.eval()
-    flow.validate = False
-    try:
-        values = []
+    device, values = flow.base.anchor.device, []
+    with scoring(flow):
         for index, batch in enumerate(EvaluationBatches(x, y, batch_size)):
             part, *condition = (tensor.to(device) for tensor in batch)
             if part.is_floating_point():
                 part = part.to(flow.base.anchor.dtype)
             noise = generator_for(device, "evaluate", seed, index)
             values.append(losses(flow, part, *condition[:1] or [None], generator=noise).double().cpu())
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        flow.validate = validate
     return Score(torch.cat(values) if values else torch.empty(0, dtype=torch.float64), unit_of(flow))

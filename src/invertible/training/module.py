@@ -1,32 +1,22 @@
 """The Lightning module that trains a flow."""
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torchmetrics import MeanMetric
 
-from invertible.errors import InvertibleError, NotInvertibleError
+from invertible.errors import NotInvertibleError
 from invertible.flow import Flow
 from invertible.stability.penalties import Penalty
 from invertible.training.evaluation import losses, unit_of
 from invertible.training.penalties import inputs_of
 from invertible.training.randomness import generator_for
 from invertible.training.recipe import Optimizer, Schedule
-from invertible.training.schedules import factor
-
-KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax, "sgd": torch.optim.SGD}
+from invertible.training.recipe_module import NonFiniteLossError, RecipeModule
 
 
-class NonFiniteLossError(InvertibleError, ArithmeticError):
-    """Training met a loss or a gradient that is not finite."""
-
-
-class FlowModule(pl.LightningModule):
+class FlowModule(RecipeModule):
     """Maximum likelihood for a flow, in any `lightning.pytorch.Trainer`.
 
     The loss is the mean negative log-likelihood: bits per dimension for a flow with `levels`, whose integer data are
@@ -60,6 +50,10 @@ class FlowModule(pl.LightningModule):
         >>> lightning.pytorch.Trainer(max_epochs=10).fit(module, train_loader, validation_loader)
     """
 
+    remedy: ClassVar[str] = (
+        "set training.gradient_clip (50 is usual), or bound the couplings' scale (model.arguments.scale: half-sigmoid)"
+    )
+
     def __init__(
         self,
         flow: Flow,
@@ -71,15 +65,14 @@ class FlowModule(pl.LightningModule):
         seed: int = 0,
         penalty: Penalty | None = None,
     ) -> None:
-        super().__init__()
-        self.flow, self.optimizer, self.schedule = flow, optimizer or Optimizer(), schedule or Schedule()
-        self.steps, self.gradient_clip, self.seed = steps, gradient_clip, seed
-        self.penalty = penalty
-        self.rescue: Callable[[], bool] | None = None
+        super().__init__(optimizer, schedule, steps=steps, gradient_clip=gradient_clip, seed=seed)
+        self.flow, self.penalty = flow, penalty
         self.unit = unit_of(flow)
-        # "disable" keeps what is not finite in the mean; the default would drop it with a warning.
-        self.validation_mean = MeanMetric(nan_strategy="disable")
-        self.validation_broken = 0
+
+    @property
+    def model(self) -> Flow:
+        """The flow."""
+        return self.flow
 
     def forward(self, x: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """The loss of each sample, shape (B,)."""
@@ -94,15 +87,6 @@ class FlowModule(pl.LightningModule):
         """Restore it, if the run had a penalty then."""
         if self.penalty is not None and "penalty" in checkpoint:
             self.penalty.load_state_dict(checkpoint["penalty"])
-
-    def on_train_start(self) -> None:
-        """Take the optimizer's figures from its section: a checkpoint brings those that the run began with."""
-        optimizers, schedulers = self.trainer.optimizers, [each.scheduler for each in self.trainer.lr_scheduler_configs]
-        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            figures = self._figures()
-            group |= {**figures, "initial_lr": figures["lr"], "lr": figures["lr"] * self._factor(self.global_step)}
-        for scheduler in schedulers:
-            scheduler.base_lrs = [self.optimizer.lr for _ in scheduler.base_lrs]
 
     def training_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
         """The mean loss of a batch."""
@@ -121,8 +105,8 @@ class FlowModule(pl.LightningModule):
         try:
             loss = self(x, condition, noise).mean()
         except NotInvertibleError as error:
-            raise self._broken("loss", "one that is not") from error
-        self._require_finite("loss", loss)
+            raise self.broken("loss", "one that is not") from error
+        self.require_finite("loss", loss)
         return loss
 
     def _penalty(self, penalty: Penalty, x: Tensor, condition: Tensor | None) -> Tensor:
@@ -134,30 +118,6 @@ class FlowModule(pl.LightningModule):
             self.log("penalty_skipped", float(penalty.skipped), batch_size=len(x))
         return value
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the gradient's 2-norm, and refuse one that is not finite before it reaches the weights."""
-        limit = math.inf if self.gradient_clip is None else self.gradient_clip
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), limit)
-        # With float16 an overflow is expected now and then: the gradient scaler skips that step.
-        if self.trainer.precision != "16-mixed" and not math.isfinite(norm.item()):
-            if self.rescue is None or not self.rescue():
-                raise self._broken("gradient norm", str(norm.item()))
-            # Without gradients the optimizer takes no step.
-            optimizer.zero_grad(set_to_none=True)
-            return
-        self.log("gradient_norm", norm)
-        self.log("learning_rate", optimizer.param_groups[0]["lr"])
-
-    def on_validation_epoch_start(self) -> None:
-        """Forget the last validation."""
-        self.validation_mean.reset()
-        self.validation_broken = 0
-
     def validation_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> None:
         """Add a batch to the mean; the noise of each batch is the same in every validation."""
         x, condition = self._unpack(batch)
@@ -167,50 +127,10 @@ class FlowModule(pl.LightningModule):
             values = self(x, condition, noise)
         finally:
             self.flow.validate = validate
-        self.validation_mean.update(values)
-        self.validation_broken += int((~torch.isfinite(values)).sum())
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the mean over all processes."""
-        mean = self.validation_mean.compute()
-        self.log("validation", mean, sync_dist=True)
-        self.log("validation_non_finite", float(self.validation_broken), sync_dist=True, reduce_fx="sum")
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimizer, and the schedule by the step."""
-        options = self._figures()
-        if self.optimizer.name in ("adam", "adamw"):
-            # Lightning cannot unscale float16 gradients for a fused optimizer before they are clipped.
-            options["fused"] = self.trainer.precision != "16-mixed"
-        optimizer = KINDS[self.optimizer.name](self.parameters(), **options)
-        # A plain function: of any other callable, the scheduler would put the attributes into every checkpoint.
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._factor(step))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
-
-    def _figures(self) -> dict[str, Any]:
-        section = self.optimizer
-        figures: dict[str, Any] = {"lr": section.lr, "weight_decay": section.weight_decay}
-        if section.name == "sgd":
-            return {**figures, "momentum": section.momentum}
-        return {**figures, "betas": section.betas, "eps": section.eps}
-
-    def _factor(self, step: int) -> float:
-        steps = self.steps or int(self.trainer.estimated_stepping_batches)
-        return factor(self.schedule, step, steps)
+        self.add_validation(values)
 
     def _unpack(self, batch: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         x, *rest = (batch,) if isinstance(batch, Tensor) else batch
         if x.is_floating_point():
             x = x.to(self.flow.base.anchor.dtype)
         return x, rest[0] if rest and self.flow.condition_features else None
-
-    def _require_finite(self, what: str, value: Tensor) -> None:
-        if not math.isfinite(value.item()):
-            raise self._broken(what, str(value.item()))
-
-    def _broken(self, what: str, got: str) -> NonFiniteLossError:
-        return NonFiniteLossError(
-            f"training: expected a finite {what} at step {self.global_step + 1}, got {got}. Resume from the last "
-            "checkpoint with a lower optimizer.lr, set training.gradient_clip (50 is usual), or bound the couplings' "
-            "scale (model.arguments.scale: half-sigmoid)."
-        )

@@ -19,7 +19,7 @@ from invertible.training.module import FlowModule
 from invertible.training.monitor_plot import plot_inverse
 from invertible.training.penalties import bijection_at
 from invertible.training.pictures import write_atomically
-from invertible.training.recipe import Monitor
+from invertible.training.safeguards import Monitor
 from invertible.training.snapshot import Snapshot, scale_learning_rates
 
 HELD_OUT, FAR = "held-out", "out-of-distribution"

@@ -16,7 +16,7 @@ from invertible.flow import Flow
 from invertible.stability.finite_differences import FiniteDifferencePenalty
 from invertible.stability.penalties import Penalty
 from invertible.training.randomness import generator_for
-from invertible.training.recipe import FiniteDifferences
+from invertible.training.safeguards import FiniteDifferences
 
 Inputs = Callable[[Any], tuple[Tensor, Tensor | None]]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invertible.errors import ShapeError, require
 from invertible.flow import Flow
+from invertible.training.scoring import scoring
 
 BROKEN = (255, 0, 255)
 GAP = 255
@@ -62,15 +63,8 @@ def draw(
 
     A flow that validates refuses to return broken samples; a picture has to show them.
     """
-    modes, validate = {module: module.training for module in flow.modules()}, flow.validate
-    flow.eval()
-    flow.validate = False
-    try:
+    with scoring(flow):
         return flow.sample(n, condition, temperature, generator).cpu()
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        flow.validate = validate
 
 
 def sample_image(x: Tensor, *, columns: int | None = None, scale: int | None = None) -> Picture:

@@ -13,7 +13,7 @@ from invertible.training.datamodule import FlowData
 from invertible.training.monitor import InverseMonitor
 from invertible.training.penalties import inputs_of
 from invertible.training.randomness import generator_for
-from invertible.training.recipe import Monitor
+from invertible.training.safeguards import Monitor
 
 # Those that stay inside the data's box, where every map that takes the data takes them.
 SETS = ("uniform", "gaussian", "rademacher", "constant", "inverted", "shuffled")

@@ -17,7 +17,7 @@ class Progress(Callback):
 
     Args:
         console: where to; only a terminal gets a bar and colours.
-        unit: of the loss, `"bits_per_dim"` or `"nats_per_dim"`.
+        unit: of the loss, such as `"bits_per_dim"` or `"nats"`.
         steps: length of the run.
         quiet: show nothing but what `say` is told.
     """
@@ -27,7 +27,7 @@ class Progress(Callback):
         self._bar: Bar | None = None
         self._task = TaskID(0)
         self._losses: list[float] = []
-        self._validation = ""
+        self._validation = self._accuracy = ""
         self._begin = self._first = 0
         self._started = self._printed = 0.0
 
@@ -63,7 +63,7 @@ class Progress(Callback):
             return
         step, now = trainer.global_step, time.monotonic()
         if self._bar is not None:
-            text = f"{self._mean:.3f}{self._validation} {self.unit}"
+            text = f"{self._mean:.3f}{self._validation} {self.unit}{self._accuracy}"
             self._bar.update(self._task, completed=step, description=text, rate=self._rate(step))
         elif now - self._printed > PLAIN_SECONDS:
             self._print(step, now)
@@ -75,6 +75,8 @@ class Progress(Callback):
             return
         broken = int(trainer.callback_metrics.get("validation_non_finite", 0))
         self._validation = f" (validation {float(value):.3f})"
+        accuracy = trainer.callback_metrics.get("validation_accuracy")
+        self._accuracy = "" if accuracy is None else f", {100 * float(accuracy):.1f} % right"
         if broken:
             self.say(f"step {trainer.global_step}: {broken} validation samples have no finite score")
 
@@ -104,7 +106,7 @@ class Progress(Callback):
     def _print(self, step: int, now: float) -> None:
         rate = (step - self._begin) / max(1e-9, now - self._started)
         remaining = duration((self.steps - step) / rate) if rate else "?"
-        loss = f"train {self._mean:.3f}{self._validation} {self.unit}"
+        loss = f"train {self._mean:.3f}{self._validation} {self.unit}{self._accuracy}"
         self.say(f"step {step}/{self.steps}  {loss}  {rate:.1f} steps/s  {remaining} left")
         self._printed = now
 

@@ -187,7 +187,7 @@ def _describe(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"{path} is missing."
     if error["type"] == "value_error":
-        return f"{path}: {error.get('ctx', {}).get('error')}."
+        return f"{path}: {error.get('ctx', {}).get('error')}.".removeprefix(": ")
     return f"{path}: expected {_expected(error)}, got {error['input']!r}."
 
 

@@ -11,22 +11,15 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from invertible.training.average import best_flow
+from invertible.flow import Flow
+from invertible.training.average import best_model
 from invertible.training.module import FlowModule
 from invertible.training.pictures import Picture, draw, sample_image, write_atomically
 from invertible.training.progress import Progress
 from invertible.training.randomness import generator_for
+from invertible.training.recipe_module import RecipeModule
 
-COLUMNS: tuple[str, ...] = (
-    "step",
-    "epoch",
-    "seconds",
-    "train",
-    "validation",
-    "validation_non_finite",
-    "gradient_norm",
-    "learning_rate",
-)
+TIME = ("step", "epoch", "seconds")
 
 
 class History(Callback):
@@ -38,10 +31,13 @@ class History(Callback):
         path: the file.
         every: steps between two rows.
         steps_per_epoch: for the column `epoch`.
+        module: whose figures to record.
     """
 
-    def __init__(self, path: Path, every: int, steps_per_epoch: int) -> None:
+    def __init__(self, path: Path, every: int, steps_per_epoch: int, module: RecipeModule) -> None:
         self.path, self.every, self.steps_per_epoch = path, every, steps_per_epoch
+        self.training, self.validation = module.training_figures, module.validation_figures
+        self.columns = columns_of(module)
         self._seconds, self._since = 0.0, time.monotonic()
 
     @property
@@ -64,7 +60,7 @@ class History(Callback):
             return
         rows = read_history(self.path) if trainer.global_step and self.path.is_file() else []
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(row for row in rows if int(row["step"]) <= trainer.global_step)
         write_atomically(self.path, text.getvalue().encode())
@@ -79,11 +75,11 @@ class History(Callback):
     ) -> None:
         """Append a row of the training loss."""
         if trainer.global_step % self.every == 0:
-            self._append(trainer, ("train", "gradient_norm", "learning_rate"))
+            self._append(trainer, self.training)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Append a row of the validation."""
-        self._append(trainer, ("validation", "validation_non_finite"))
+        self._append(trainer, self.validation)
 
     def _append(self, trainer: pl.Trainer, names: tuple[str, ...]) -> None:
         if not trainer.is_global_zero:
@@ -92,7 +88,14 @@ class History(Callback):
         row = {"step": step, "epoch": f"{step / self.steps_per_epoch:.4f}", "seconds": f"{self.seconds:.2f}"}
         row |= {name: f"{float(metrics[name]):.9g}" for name in names if name in metrics}
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
+
+
+def columns_of(module: RecipeModule) -> tuple[str, ...]:
+    """The columns of a module's history: time, losses and accuracies, and what explains them."""
+    figures = (*module.training_figures, *module.validation_figures)
+    scores = [name for name in figures if name.startswith(("train", "validation"))]
+    return (*TIME, *scores, *(name for name in figures if name not in scores))
 
 
 def read_history(path: Path) -> list[dict[str, str]]:
@@ -140,7 +143,8 @@ class SamplePictures(Callback):
             self.progress.say(f"step {step}: {picture.non_finite} of {picture.samples} samples are not finite")
 
     def _draw(self, trainer: pl.Trainer, module: FlowModule) -> Picture:
-        flow = best_flow(trainer, module)
+        flow = best_model(trainer, module)
+        assert isinstance(flow, Flow)
         device = flow.base.anchor.device
         vectors = isinstance((flow.config or {}).get("arguments", {}).get("shape"), int)
         n = 16 * self.n if vectors else self.n

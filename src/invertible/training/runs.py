@@ -17,22 +17,17 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from rich.console import Console
 
-from invertible.chain import set_memory
-from invertible.data import load
 from invertible.errors import ConfigError
 from invertible.training.average import MovingAverage
 from invertible.training.checkpoints import LAST, Checkpoints, check_checkpoint, find_checkpoint
-from invertible.training.datamodule import FlowData
+from invertible.training.classifier_task import ClassifierTask
+from invertible.training.flow_task import FlowTask
 from invertible.training.interruption import InterruptedRunError, StopRequest
-from invertible.training.module import FlowModule, NonFiniteLossError
-from invertible.training.penalties import penalty_of
 from invertible.training.pictures import write_atomically
-from invertible.training.preparation import build_flow, initialise
-from invertible.training.probe import monitor_of
 from invertible.training.progress import Progress
 from invertible.training.recipe import Recipe
-from invertible.training.records import History, SamplePictures
-from invertible.training.summary import write_metrics
+from invertible.training.recipe_module import NonFiniteLossError
+from invertible.training.records import History
 
 
 @dataclass(frozen=True)
@@ -80,8 +75,8 @@ def run(recipe: Recipe, folder: Path, *, resume: str | None = None, options: Run
 
     Writes into the folder: `recipe.yaml` (complete, overrides included), `model.safetensors` (the best model by
     validation, with averaged weights where there is an average), `checkpoints/last.ckpt` and `checkpoints/best.ckpt`,
-    `history.csv`, `samples/*.png`, TensorBoard logs in `tensorboard/`, and at the end `metrics.json`; with a monitor,
-    `inverse.csv` and `inverse.png`.
+    `history.csv`, TensorBoard logs in `tensorboard/`, and at the end `metrics.json`; of a flow `samples/*.png`,
+    and with a monitor `inverse.csv` and `inverse.png`; of a classifier `curves.png` and `confusion.png`.
 
     Ctrl-C and SIGTERM save `last.ckpt` at the end of the step and return; a second one raises `KeyboardInterrupt`.
 
@@ -113,30 +108,14 @@ class _Run:
 
     def __init__(self, recipe: Recipe, folder: Path, options: RunOptions, stop: StopRequest) -> None:
         self.recipe, self.folder, self.options = recipe, folder, options
-        seed = recipe.training.seed
-        pl.seed_everything(seed, verbose=False)
-        self.data = FlowData(load(recipe.data.name, data_dir=options.data_dir, **recipe.data.options), recipe)
-        # Lightning would convert the weights only after their average was made.
-        dtype = torch.float64 if recipe.training.precision == "64-true" else torch.float32
-        self.flow = build_flow(recipe, self.data.data).to(dtype)
-        if recipe.training.memory != "store":
-            set_memory(self.flow, recipe.training.memory)
-        per_epoch, training = self.data.steps_per_epoch, recipe.training
-        self.steps = training.steps or per_epoch * (training.epochs or 1)
-        self.module = FlowModule(
-            self.flow,
-            recipe.optimizer,
-            recipe.schedule,
-            steps=self.steps,
-            gradient_clip=training.gradient_clip,
-            seed=seed,
-            penalty=penalty_of(training.penalty),
-        )
+        pl.seed_everything(recipe.training.seed, verbose=False)
+        self.task = (ClassifierTask if recipe.classifies else FlowTask)(recipe, options.data_dir)
+        self.module, self.steps, per_epoch = self.task.module, self.task.steps, self.task.data.steps_per_epoch
         self.log_every = max(1, self.steps // 2000)
         self.progress = Progress(options.console, self.module.unit, self.steps, quiet=options.quiet)
-        self.history = History(folder / "history.csv", self.log_every, per_epoch)
-        self.interval = min(self.steps, training.validate_every * per_epoch)
-        self.checkpoints = Checkpoints(folder, recipe, self.interval, stop, options.max_seconds)
+        self.history = History(folder / "history.csv", self.log_every, per_epoch, self.module)
+        self.interval = min(self.steps, recipe.training.validate_every * per_epoch)
+        self.checkpoints = Checkpoints(folder, recipe, self.interval, stop, options.max_seconds, self.task.metadata)
         self.trainer = self._trainer()
 
     def go(self, checkpoint: Path | None) -> RunResult:
@@ -146,10 +125,10 @@ class _Run:
             write_atomically(self.folder / "recipe.yaml", text.encode())
         device = trainer.strategy.root_device
         if checkpoint is None:
-            initialise(self.flow.to(device), self.data, recipe.training.seed)
+            self.task.initialise(device)
         self._announce(checkpoint)
         try:
-            trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(self.module, datamodule=self.task.data, ckpt_path=checkpoint, weights_only=True)
         except InterruptedRunError as interruption:
             self.progress.close()
             return RunResult(self.folder, trainer.global_step, interruption.number)
@@ -160,20 +139,15 @@ class _Run:
         if self.checkpoints.best_step < 0:
             raise NonFiniteLossError(
                 f"training: expected a finite validation, got none in {self.steps} steps, so no model was saved; "
-                f"the last state is in {self.folder / LAST}. Lower optimizer.lr, or bound the couplings' scale."
+                f"the last state is in {self.folder / LAST}. Resume with a lower optimizer.lr."
             )
         best = {"step": self.checkpoints.best_step, "seconds": round(self.history.seconds, 2)}
-        return write_metrics(self.folder, self.recipe, self.data, best, device)
+        return self.task.write_results(self.folder, best, device, self.progress.say)
 
     def _trainer(self) -> pl.Trainer:
         recipe, options = self.recipe, self.options
-        samples_every = recipe.training.samples_every * self.data.steps_per_epoch
-        pictures = SamplePictures(
-            self.folder / "samples", samples_every, self.interval, self.progress, seed=recipe.training.seed
-        )
         average = [MovingAverage(recipe.training.ema)] if recipe.training.ema else []
-        section = recipe.training.monitor
-        monitor = [] if section is None else [monitor_of(section, self.flow, self.data, self.folder, self.progress.say)]
+        own = self.task.callbacks(self.folder, self.interval, self.progress)
         return pl.Trainer(
             accelerator=options.accelerator,
             devices=options.devices,
@@ -191,7 +165,7 @@ class _Run:
             enable_model_summary=False,
             default_root_dir=self.folder,
             logger=self._loggers(),
-            callbacks=[*average, *monitor, self.history, self.progress, pictures, *options.callbacks, self.checkpoints],
+            callbacks=[*average, *own, self.history, self.progress, *options.callbacks, self.checkpoints],
         )
 
     def _loggers(self) -> list[Logger]:
@@ -204,7 +178,7 @@ class _Run:
     def _announce(self, checkpoint: Path | None) -> None:
         if self.options.quiet or not self.trainer.is_global_zero:
             return
-        count = sum(parameter.numel() for parameter in self.flow.parameters())
+        count = sum(parameter.numel() for parameter in self.module.model.parameters())
         where = f"on {self.trainer.strategy.root_device}; {self.steps} steps into {self.folder}"
         self.progress.say(f"{self.recipe.name}: {self.recipe.model.name}, {count:,} parameters, {where}")
         if checkpoint is not None:

@@ -9,8 +9,8 @@ def factor(schedule: Schedule, step: int, steps: int) -> float:
     """Factor of the learning rate at a step.
 
     With w the warm-up and t = (step - w)/(steps - w): linear (step + 1)/(w + 1) for step < w; then 1 (constant),
-    floor + (1 - floor)(1 + cos(pi t))/2 (cosine; Loshchilov & Hutter 2017, equation 5, without restarts), or
-    factor^floor((step - w)/every) (step).
+    floor + (1 - floor)(1 + cos(pi t))/2 (cosine; Loshchilov & Hutter 2017, equation 5, without restarts),
+    factor^floor((step - w)/every) (step), or factor^(number of milestones m <= step) (milestones).
 
     Args:
         schedule: the schedule.
@@ -25,4 +25,6 @@ def factor(schedule: Schedule, step: int, steps: int) -> float:
         return schedule.floor + (1 - schedule.floor) * 0.5 * (1 + math.cos(math.pi * progress))
     if schedule.name == "step":
         return schedule.factor ** (after // schedule.every)
+    if schedule.name == "milestones":
+        return schedule.factor ** sum(step >= milestone for milestone in schedule.at)
     return 1.0

@@ -69,8 +69,8 @@ def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 def _averages(trainer: pl.Trainer) -> list[torch.nn.Module]:
     callbacks = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
-    flows = [each.flow for each in callbacks if isinstance(each, MovingAverage)]
-    return [flow for flow in flows if flow is not None]
+    models = [each.model for each in callbacks if isinstance(each, MovingAverage)]
+    return [model for model in models if model is not None]
 
 
 def _copied(value: Any) -> Any:  # noqa: ANN401

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
@@ -79,11 +78,11 @@ class StreamedImages(ClassifierData):
 
     def train_dataloader(self) -> StreamedBatches:
         """The training stream from the trainer's step on; this process's rows of every batch."""
-        return self.stream(self._trainer.global_step, self._share, pin_memory=self._on_gpu)
+        return self.stream(self.attached.global_step, self.share, pin_memory=self._on_gpu)
 
     def val_dataloader(self) -> SizedStreamedBatches:
         """This process's share of the validation images."""
-        return self._in_order(self.folder.parts["validation"], self._share, pin_memory=self._on_gpu)
+        return self._in_order(self.folder.parts["validation"], self.share, pin_memory=self._on_gpu)
 
     def evaluation(self, split: str) -> SizedStreamedBatches | None:
         """Every sample of `"train"` (10,000 of them at most, chosen by the seed), `"validation"` or `"test"` once."""
@@ -121,18 +120,8 @@ class StreamedImages(ClassifierData):
         return part.take(torch.randperm(len(part), generator=noise)[:n])
 
     @property
-    def _trainer(self) -> pl.Trainer:
-        if self.trainer is None:
-            raise ConfigError("StreamedImages: expected to be used by a trainer: trainer.fit(module, datamodule=data).")
-        return self.trainer
-
-    @property
-    def _share(self) -> Share:
-        return Share(self._trainer.global_rank, self._trainer.world_size)
-
-    @property
     def _on_gpu(self) -> bool:
-        return self._trainer.strategy.root_device.type == "cuda"
+        return self.attached.strategy.root_device.type == "cuda"
 
 
 def _section(recipe: Recipe) -> Stream:
