@@ -59,7 +59,11 @@ ANY_RANK = {"logit", "logit-small-alpha", "logit-inverted", "chain-empty", "chai
 ELEMENTWISE = {"leaky-relu", "leaky-relu-steep-images", "tanh", "sigmoid", "softplus"}
 ANY_WIDTH |= ELEMENTWISE
 ANY_RANK |= ELEMENTWISE
-ANY_RANK |= {name for name in BLOCKS if name.partition("-")[0] in {"actnorm", "scaling", "permutation", "batch"}}
+ANY_RANK |= {
+    name for name in BLOCKS if name.partition("-")[0] in {"actnorm", "scaling", "permutation", "batch", "standardise"}
+}
+# Their inner networks are the user's, and know what they take.
+ANY_RANK |= {"reversible-residual-batch-norm", "swap", "swap-images", "chain-of-swaps"}
 
 
 @BOTH

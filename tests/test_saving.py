@@ -73,7 +73,7 @@ def test_refuses_what_does_not_fit(tmp_path: Path) -> None:
         inv.load(tampered(path, other, config=wider))
     with pytest.raises(inv.ConfigError, match="the file holds no tensor"):
         inv.load(tampered(path, other, config=deeper))
-    with pytest.raises(inv.ConfigError, match="expected name to be one of 'glow', 'nice', 'realnvp', got 'os'"):
+    with pytest.raises(inv.ConfigError, match="expected name to be one of 'glow', 'nice', .*, got 'os'"):
         inv.load(tampered(path, other, config=json.dumps({"model": "os", "arguments": {}})))
     with pytest.raises(inv.ConfigError, match="unexpected keyword argument 'evil'"):
         inv.load(tampered(path, other, config=json.dumps({"model": "nice", "arguments": {"shape": 4, "evil": 1}})))
@@ -102,5 +102,5 @@ def test_refuses_missing_damaged_and_pickled_files(tmp_path: Path) -> None:
 
 def test_refuses_a_flow_without_config(tmp_path: Path) -> None:
     flow = inv.Flow(inv.DiagonalScaling(2), inv.StandardNormal((2,)))
-    with pytest.raises(inv.ConfigError, match=r"expected a flow made by invertible\.models"):
+    with pytest.raises(inv.ConfigError, match=r"expected a model made by invertible\.models"):
         inv.save(flow, tmp_path / "m.safetensors")

@@ -10,13 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from invertible.bijection import Bijection
-from invertible.chain import Chain
 from invertible.classifier import Classifier
 from invertible.errors import ConfigError, require_positive
-from invertible.flow import Flow
 from invertible.memory.step import State
 from invertible.representations.layers import Layer, joined, layers, prepare, undo
-from invertible.sequential import Sequential
 from invertible.stability.passage import relative_error
 from invertible.stability.spectrum import singular_values
 from invertible.stability.states import Move, derivative
@@ -146,16 +143,7 @@ def spectrum(
 
 def _bijection(model: nn.Module) -> Bijection | None:
     """The model as one bijection, if all of it is one."""
-    if isinstance(model, Flow):
-        return model.bijection
-    if isinstance(model, Bijection):
-        return model
-    blocks = _members(model.body if isinstance(model, Classifier) else model)
-    return Chain(*blocks) if all(isinstance(block, Bijection) for block in blocks) else None  # pyright: ignore[reportArgumentType]
-
-
-def _members(module: nn.Module) -> list[nn.Module]:
-    return [each for member in module for each in _members(member)] if isinstance(module, Sequential) else [module]
+    return model if isinstance(model, Bijection) else getattr(model, "bijection", None)
 
 
 def _inverse_error(model: nn.Module, found: tuple[Layer, ...], x: Tensor, condition: Tensor | None) -> Tensor:
