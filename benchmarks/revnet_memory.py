@@ -161,6 +161,7 @@ def deep(units: int, strategy: str, options: argparse.Namespace) -> dict:
     """One stage of so many units, 32 channels at 32 x 32."""
     torch.manual_seed(0)
     model = inv.models.revnet(units=(units,), filters=(32, 32))
+    options = argparse.Namespace(device=options.device, batch=options.deep_batch)
     step = Step(model, STRATEGIES[strategy], options, model)
     held, peak = step.memory()
     kept = len(inv.memory.report(step.model).quarantined)
@@ -183,6 +184,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--depths", nargs="*", type=int, default=[38, 110, 164], choices=[*BASELINE])
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--deep-batch", type=int, default=2, help="of the 1,000 units")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="RevNet-38, and 100 units in place of 1,000")
     options = parser.parse_args()

@@ -77,3 +77,21 @@ def test_an_interrupted_audit_shows_what_it_has(typed, model, monkeypatch, tmp_p
     assert "uniform" in out
     assert err.startswith("interrupted:")
     assert not (tmp_path / "a.html").exists()
+
+
+def test_a_bijective_classifier_is_audited_and_others_are_sent_elsewhere(typed, tmp_path):
+    stages = {"blocks": (1, 1), "channels": (8, 32), "strides": (2, 2), "hidden": (8, 8)}
+    whole = models.irevnet(shape=(1, 8, 8), grey_levels=17, squeeze=2, **stages)
+    saving.save(whole, tmp_path / "whole.safetensors")
+    sections = "--skip attack --skip digits --skip spectrum --skip gradients --skip bounds"
+    status, _, err = typed(f"audit whole.safetensors --data digits --samples 6 {sections} --json a.json")
+    assert (status, err) == (0, "")
+    sets = json.loads((tmp_path / "a.json").read_text())["sets"]
+    assert {each["status"] for each in sets} == {"passed"}
+    saving.save(
+        models.revnet(units=(1,), filters=(4, 4), shape=(1, 8, 8), grey_levels=17), tmp_path / "less.safetensors"
+    )
+    status, _, err = typed("audit less.safetensors --data digits")
+    assert status == 2
+    assert "expected a flow or a bijective classifier" in err
+    assert "invertible inspect less.safetensors --data digits" in err

@@ -3,7 +3,7 @@
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,14 +44,16 @@ class AuditCommandOptions:
 
 @command(AuditCommandOptions)
 def audit(options: AuditCommandOptions) -> None:
-    """Audit a model: round trips on its data, far from them, for its samples and under attack; and why they fail.
+    """Audit a flow or a bijective classifier: round trips on its data, far from them and under attack; why they fail.
 
     The exit status is 1 if the audit fails. Ctrl-C shows what was measured until then; it is then 130.
     """
     require("jinja2", "report")
     require("matplotlib", "report")
     from invertible import auditing
-    from invertible.cli.output import console, labels_for, load_model, load_split, with_labels
+    from invertible.classifier import Classifier
+    from invertible.cli.output import console, labels_for, load_split, load_trained, with_labels
+    from invertible.data import Split
     from invertible.reports.audit_progress import audit_progress
     from invertible.stability.audit_options import SECTIONS
     from invertible.stability.sections import AuditInterrupted
@@ -60,16 +62,27 @@ def audit(options: AuditCommandOptions) -> None:
     if unknown:
         raise ConfigError(f"--skip: expected one of {', '.join(SECTIONS)}, got {unknown[0]!r}.")
 
-    flow = load_model(options.model, options.device)
-    data, split = load_split(options.data, options.split, options.data_dir, flow)
-    train = with_labels(flow, data.train) if options.split != "train" else None
+    model = load_trained(options.model, options.device)
+    if isinstance(model, Classifier) and model.bijection is None:
+        raise ConfigError(
+            f"{options.model}: expected a flow or a bijective classifier, got one whose features are not as many as "
+            f"its pixels. 'invertible inspect {options.model} --data {options.data}' shows what its inverse loses."
+        )
+
+    def given(split: Split) -> Any:  # noqa: ANN401
+        return model.scaled(split.x) if isinstance(model, Classifier) else with_labels(model, split)
+
+    data, split = load_split(options.data, options.split, options.data_dir, model)
+    train = given(data.train) if options.split != "train" else None
     other = None
     if options.other is not None:
-        other = with_labels(flow, load_split(options.other, options.split, options.data_dir, flow)[1])
+        other = given(load_split(options.other, options.split, options.data_dir, model)[1])
+    classifies = isinstance(model, Classifier)
     try:
         with audit_progress(console=console(stderr=True)) as progress:
             report = auditing.audit(
-                flow, split.x, condition=labels_for(flow, split), train=train, other=other, generator=options.seed,
+                model, given(split) if classifies else split.x, train=train, other=other, generator=options.seed,
+                condition=None if isinstance(model, Classifier) else labels_for(model, split),
                 effort=options.effort, samples=options.samples, tolerance=options.tolerance,
                 sections=[each for each in SECTIONS if each not in (options.skip or ())],
                 attack_radius=options.attack_radius, progress=progress,
