@@ -10,8 +10,8 @@ trains with `memory="reversible"`. Every so many steps its gradient is measured 
 float32 and by the relative error in float64, and its running statistics after a step against those of a stored step.
 
 Exit status 1 if RevNet's mean accuracy is more than half a point below ResNet's, an angle reaches 0.01 degrees and that
-of the stored gradient to its own in float64 as well, a float64 error reaches 1e-10, or a running statistic differs in any
-bit.
+of the stored gradient to its own in float64 as well, a float64 error reaches 1e-10, or a running statistic differs in
+any bit.
 With `--add FILE.json` the runs of an earlier call, of the same options but fewer seeds, are taken as they are.
 """
 
