@@ -9,7 +9,7 @@ from invertible.ball import input_side, joined, output_side
 from invertible.bijection import Bijection, Domain, LipschitzBounds
 from invertible.errors import ConfigError
 from invertible.fusion import run_forward, run_inverse, runs, steps_of
-from invertible.memory import Log, MemoryOwner, Step, Strategy, strategy
+from invertible.memory import Log, MemoryOwner, Step, Strategy, owners, strategy
 from invertible.norms import outward, remembered
 from invertible.shapes import zero_log_det
 
@@ -157,12 +157,12 @@ def set_memory(model: nn.Module, memory: str | Strategy) -> nn.Module:
         >>> set_memory(flow, "reversible")
     """
     chosen = strategy(memory)
-    owners = [module for module in model.modules() if isinstance(module, MemoryOwner)]
-    if not owners:
+    found = owners(model)
+    if not found:
         raise ConfigError(
             f"set_memory: expected a model with chains inside, got {type(model).__name__} without. Put its blocks "
             "into an invertible.Chain, or any modules into an invertible.Sequential."
         )
-    for owner in owners:
+    for owner in found:
         owner.memory = chosen
     return model

@@ -163,6 +163,16 @@ def depth_to_space(x: Tensor, factor: int) -> Tensor:
     return x.reshape(len(x), x.shape[1] // factor**2, x.shape[2] * factor, x.shape[3] * factor)
 
 
+def to_space_major(y: Tensor, squares: int) -> Tensor:
+    """Channels c f^2 + s of a squeezed image, c an original channel and s < f^2 a place in a square, as s C + c."""
+    return y.unflatten(1, (y.shape[1] // squares, squares)).transpose(1, 2).flatten(1, 2)
+
+
+def from_space_major(y: Tensor, squares: int) -> Tensor:
+    """The inverse of `to_space_major`."""
+    return y.unflatten(1, (squares, y.shape[1] // squares)).transpose(1, 2).flatten(1, 2)
+
+
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """A context without autocast, which would round matrices so that log_det would be that of another map."""
     kind = x.device.type

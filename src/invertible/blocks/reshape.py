@@ -7,7 +7,7 @@ from torch import Tensor
 
 from invertible.bijection import Bijection, Domain, LipschitzBounds
 from invertible.errors import ConfigError, ShapeError, choose, require_positive
-from invertible.shapes import depth_to_space, space_to_depth, zero_log_det
+from invertible.shapes import depth_to_space, from_space_major, space_to_depth, to_space_major, zero_log_det
 
 
 class Squeeze(Bijection):
@@ -47,7 +47,7 @@ class Squeeze(Bijection):
         _require_even(self, x, self.factor)
         y = _squeezed_channels_last(x, self.factor) if self.channels_last else space_to_depth(x, self.factor)
         if self.order == "space-major":
-            y = y.unflatten(1, (x.shape[1], self.factor**2)).transpose(1, 2).flatten(1, 2)
+            y = to_space_major(y, self.factor**2)
         return y, zero_log_det(x)
 
     def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -57,7 +57,7 @@ class Squeeze(Bijection):
         if y.shape[1] % squares:
             raise ShapeError(f"Squeeze: expected y with channels divisible by {squares}, got {tuple(y.shape)}.")
         if self.order == "space-major":
-            y = y.unflatten(1, (squares, y.shape[1] // squares)).transpose(1, 2).flatten(1, 2)
+            y = from_space_major(y, squares)
         x = depth_to_space(y, self.factor)
         return x.contiguous() if self.channels_last else x, zero_log_det(y)
 

@@ -11,7 +11,7 @@ from invertible.errors import ConfigError, ShapeError
 from invertible.memory.step import State, Step
 from invertible.norms import lipschitz_bound, outward, shear_norm
 from invertible.partition import Halves, Partition, Parts
-from invertible.shapes import depth_to_space, space_to_depth, zero_log_det
+from invertible.shapes import depth_to_space, from_space_major, space_to_depth, to_space_major, zero_log_det
 
 
 class SwapResidual(Bijection):
@@ -158,8 +158,7 @@ def _squeezed(x: Tensor, factor: int) -> Tensor:
             f"SwapResidual: expected x with height and width divisible by {factor}, got {tuple(x.shape)}. Pad the "
             "image first."
         )
-    y = space_to_depth(x, factor)
-    return y.unflatten(1, (x.shape[1], factor**2)).transpose(1, 2).flatten(1, 2)
+    return to_space_major(space_to_depth(x, factor), factor**2)
 
 
 def _unsqueezed(y: Tensor, factor: int) -> Tensor:
@@ -169,5 +168,4 @@ def _unsqueezed(y: Tensor, factor: int) -> Tensor:
         raise ShapeError(
             f"SwapResidual: expected y with halves of channels divisible by {factor**2}, got {tuple(y.shape)}."
         )
-    y = y.unflatten(1, (factor**2, y.shape[1] // factor**2)).transpose(1, 2).flatten(1, 2)
-    return depth_to_space(y, factor)
+    return depth_to_space(from_space_major(y, factor**2), factor)

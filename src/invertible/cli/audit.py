@@ -77,12 +77,11 @@ def audit(options: AuditCommandOptions) -> None:
     other = None
     if options.other is not None:
         other = given(load_split(options.other, options.split, options.data_dir, model)[1])
-    classifies = isinstance(model, Classifier)
+    x, condition = (given(split), None) if isinstance(model, Classifier) else (split.x, labels_for(model, split))
     try:
         with audit_progress(console=console(stderr=True)) as progress:
             report = auditing.audit(
-                model, given(split) if classifies else split.x, train=train, other=other, generator=options.seed,
-                condition=None if isinstance(model, Classifier) else labels_for(model, split),
+                model, x, condition=condition, train=train, other=other, generator=options.seed,
                 effort=options.effort, samples=options.samples, tolerance=options.tolerance,
                 sections=[each for each in SECTIONS if each not in (options.skip or ())],
                 attack_radius=options.attack_radius, progress=progress,

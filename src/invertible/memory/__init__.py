@@ -8,7 +8,7 @@ from invertible.memory.guard import ReconstructionWarning
 from invertible.memory.ledger import ReplayError
 from invertible.memory.log import Log, Report, report
 from invertible.memory.names import strategy
-from invertible.memory.owner import MemoryOwner
+from invertible.memory.owner import MemoryOwner, owners
 from invertible.memory.recursive import Recursive
 from invertible.memory.reversible import Reversible
 from invertible.memory.step import State, Step
@@ -33,6 +33,7 @@ __all__ = [
     "Store",
     "Strategy",
     "check_determinism",
+    "owners",
     "report",
     "strategy",
 ]

@@ -31,3 +31,8 @@ class MemoryOwner(nn.Module):
     def memory(self, value: str | Strategy) -> None:
         self._memory = strategy(value)
         self.memory_log, self.inverse_memory_log = Log(), Log()
+
+
+def owners(model: nn.Module) -> list[MemoryOwner]:
+    """All modules of a model, itself included, whose passes a strategy drives."""
+    return [module for module in model.modules() if isinstance(module, MemoryOwner)]

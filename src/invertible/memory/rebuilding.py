@@ -90,9 +90,8 @@ class ReversibleTape(Tape):
     def ran(self, index: int, state: State, result: State) -> None:
         """Prove the step, if this is the first pass of its kind."""
         guard, step = self.guard, self.steps[index]
-        if guard is None or not self._trial or step.lossless or (step.invertible and self.modes[index] != REBUILT):
-            return
-        if self.modes[index] == STORED:
+        usual = REBUILT if step.invertible else INPUT_KEPT
+        if guard is None or not self._trial or step.lossless or self.modes[index] != usual:
             return
         if self.worlds[index].has_hooks():
             # A user's hook may keep what it sees, and must not see a second run before the loss is made.

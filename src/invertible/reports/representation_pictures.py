@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from invertible.errors import ShapeError
-from invertible.reports.representation_style import INK, MUTED, RED, figure_style, new_figure
+from invertible.reports.representation_style import INK, MUTED, RED, figure_style
+from invertible.reports.svg import new_figure
 from invertible.representations import Interpolation
 
 # Magenta marks what is not finite, as in the pictures of an audit.

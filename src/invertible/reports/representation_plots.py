@@ -13,8 +13,8 @@ from invertible.reports.representation_style import (
     VIOLET,
     depth_axis,
     figure_style,
-    new_figure,
 )
+from invertible.reports.svg import new_figure
 from invertible.representations import Contraction, Dimension, Separation
 
 POOLED = {"mean": "features averaged over positions", "flatten": "all numbers of a state as features"}

@@ -18,8 +18,8 @@ from invertible.reports.representation_style import (
     VIOLET,
     depth_axis,
     figure_style,
-    new_figure,
 )
+from invertible.reports.svg import new_figure
 from invertible.representations import InverseErrors, JacobianSpectrum
 
 # Values below this share of the largest are drawn here: beyond it lies rounding.

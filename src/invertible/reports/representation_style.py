@@ -38,11 +38,6 @@ def figure_style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> Any:  # noqa: ANN401
-    """A white figure of so many inches that belongs to no window."""
-    return require("matplotlib.figure", "report").Figure(figsize=(width, height), layout="constrained")
-
-
 def png(figure: Any) -> bytes:  # noqa: ANN401
     """The figure as a PNG file's content; the same figure gives the same bytes."""
     buffer = io.BytesIO()

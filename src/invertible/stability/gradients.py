@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from invertible.errors import ConfigError, InvertibleError
-from invertible.memory import MemoryOwner, Reversible, Strategy, strategy
+from invertible.memory import MemoryOwner, Reversible, Strategy, owners, strategy
 from invertible.stability.angles import Angle, GradientAngles, angle
 from invertible.stability.passage import LOST
 from invertible.stability.undisturbed import undisturbed
@@ -64,7 +64,7 @@ def gradient_angle(
         >>> found = gradient_angle(model, lambda model, batch: cross_entropy(model(batch[0]), batch[1]), (x, labels))
         >>> found.total.degrees, found.worst_group
     """
-    chains = [module for module in model.modules() if isinstance(module, MemoryOwner)]
+    chains = owners(model)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad and not is_lazy(p)}
     _check(model, chains, trained, memory)
     parts = _named_groups(model, trained, groups)
@@ -163,7 +163,7 @@ def _reference(
     seed: int,
 ) -> tuple[Angle, float]:
     precise = copy.deepcopy(model).double()
-    chains = [module for module in precise.modules() if isinstance(module, MemoryOwner)]
+    chains = owners(precise)
     exact, value = _gradients(precise, loss, _in_double(batch), _storing(chains), seed)
     return angle("float64", list(exact.values()), [stored[name] for name in exact]), value
 

@@ -5,7 +5,7 @@ import warnings
 from torch import Tensor, nn
 
 from invertible.errors import ConfigError
-from invertible.memory import MemoryOwner
+from invertible.memory import owners
 from invertible.stability.gradients import gradient_angle
 from invertible.stability.laboratory import Measured
 from invertible.stability.sections import UnsuitedError
@@ -23,7 +23,7 @@ def grade(flow: nn.Module, measured: Measured, count: int) -> GradientsSummary:
     Raises:
         UnsuitedError: if the model has no chain, or no parameter to train.
     """
-    chains = [module for module in flow.modules() if isinstance(module, MemoryOwner)]
+    chains = owners(flow)
     if not chains:
         raise UnsuitedError("the model has no invertible.Chain whose memory could be saved")
     own = next((chain.memory for chain in chains if not chain.memory.stores), None)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from invertible.bijection import Bijection
 from invertible.errors import ConfigError, ShapeError
-from invertible.memory import MemoryOwner, strategy
+from invertible.memory import owners, strategy
 from invertible.stability.undisturbed import undisturbed
 
 
@@ -67,7 +67,7 @@ def differentiable(f: nn.Module, seed: int = 0) -> Iterator[None]:
     is as before.
     """
     flags = [(parameter, parameter.requires_grad) for parameter in f.parameters()]
-    chains = [(module, dict(module.__dict__)) for module in f.modules() if isinstance(module, MemoryOwner)]
+    chains = [(chain, dict(chain.__dict__)) for chain in owners(f)]
     with undisturbed(f, seed):
         try:
             for parameter, _ in flags:
