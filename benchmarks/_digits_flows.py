@@ -92,14 +92,15 @@ def judge(flow: inv.Flow, x: Tensor) -> Judgement:
     found = {}
     for one in report.record.sets:
         errors = [error for each in (one.data, one.latent) if each is not None for error in each.errors]
-        found[one.name] = (_largest(errors), one.non_finite, one.samples)
+        found[one.name] = (largest_finite(errors), one.non_finite, one.samples)
     for radius in RADII:
         result = attack(flow, x[:64], radius, steps=50, step_size=radius / 10, generator=0)
-        found[f"attack {radius:g}"] = (_largest(result.error.tolist()), result.non_finite, len(result.error))
+        found[f"attack {radius:g}"] = (largest_finite(result.error.tolist()), result.non_finite, len(result.error))
     return found
 
 
-def _largest(errors: list[float]) -> float:
+def largest_finite(errors: list[float]) -> float:
+    """The largest of those that are finite, infinite if none is."""
     return max((error for error in errors if math.isfinite(error)), default=math.inf)
 
 

@@ -26,6 +26,13 @@ SCRIPTS = {
     "reversible_classifiers.py": ["--data", "digits", "--seeds", "1", "--epochs", "2", "--checks", "2"],
     "revnet_memory.py": ["--quick"],
     "irevnet_digits.py": ["--seeds", "1", "--epochs", "2"],
+    "lipschitz_certificates.py": [],
+    "fixed_point.py": [],
+    "residual_step.py": [],
+    "adaptive_solvers.py": [],
+    "reversible_ode.py": [],
+    "global_round_trip.py": ["--steps", "20", "--models", "residual", "continuous, rk4"],
+    "globally_invertible.py": ["--data", "moons", "--seconds", "5", "--seeds", "1"],
     "audit_time.py": ["--models", "2x8", "--images", "32"],
 }
 

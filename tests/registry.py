@@ -7,7 +7,12 @@ import torch
 
 import invertible as inv
 from invertible import Bijection
+from invertible.blocks.continuous import TimeNet
+from invertible.blocks.lipschitz import LipschitzConvNet, LipschitzDenseNet, LipschitzMLP
 from invertible.blocks.scale import SCALES
+from invertible.solvers.leapfrog import AsynchronousLeapfrog
+from invertible.solvers.fixed_step import FixedStepSolver
+from invertible.solvers.reversible import ReversibleSolver
 from tests.models.examples import MODELS, data_for
 from tests.tools import randomise
 
@@ -67,6 +72,14 @@ def update(channels, out, stride=1):
     return torch.nn.Sequential(*layers, torch.nn.BatchNorm2d(5), torch.nn.ReLU(), torch.nn.Conv2d(5, out, 1)).eval()
 
 
+def contraction(net):
+    """A residual block whose log-determinant is exact in training, too."""
+    return inv.ResidualBlock(net, log_det="exact")
+
+
+# So accurate that the quadrature of the trace is the log-determinant of the discrete map to rounding.
+ACCURATE = {"solver": FixedStepSolver("dopri5", 4), "time": (0.0, 0.1)}
+
 BLOCKS: dict[str, Entry] = {
     "actnorm": Entry(lambda: inv.ActNorm(6), VECTOR),
     "actnorm-images": Entry(lambda: inv.ActNorm(4), IMAGE),
@@ -104,6 +117,27 @@ BLOCKS: dict[str, Entry] = {
             inv.SwapResidual(update(1, 4, 2), factor=2), inv.SwapResidual(update(4, 4)), inv.SwapResidual(update(4, 4))
         ),
         (2, 4, 4),
+    ),
+    "residual": Entry(lambda: contraction(LipschitzMLP(6, (8, 8))), VECTOR),
+    "residual-dense": Entry(lambda: contraction(LipschitzDenseNet(6, (6, 6))), VECTOR),
+    "residual-images": Entry(lambda: contraction(LipschitzConvNet(4, (6, 6), preactivation=True)), IMAGE),
+    "residual-conditional": Entry(
+        lambda: contraction(LipschitzMLP(6, (8,), condition_features=2)), VECTOR, condition=(2,)
+    ),
+    "residual-ordinary-net": Entry(lambda: contraction(USER_NET(6, 6)), VECTOR),
+    "continuous": Entry(lambda: inv.ContinuousBlock(TimeNet(3, (6,)), **ACCURATE), (3,)),
+    "continuous-conditional": Entry(
+        lambda: inv.ContinuousBlock(TimeNet(3, (6,), condition_features=2), **ACCURATE), (3,), condition=(2,)
+    ),
+    "reversible-ode": Entry(lambda: inv.ReversibleODE(TimeNet(3, (6,))), VECTOR),
+    "reversible-ode-coupled": Entry(
+        lambda: inv.ReversibleODE(TimeNet(3, (6,)), solver=ReversibleSolver("rk4", 3, coupling=0.8)), VECTOR
+    ),
+    "reversible-ode-leapfrog-images": Entry(
+        lambda: inv.ReversibleODE(TimeNet(2, (6,), spatial_dims=2), solver=AsynchronousLeapfrog(3)), IMAGE
+    ),
+    "reversible-ode-conditional": Entry(
+        lambda: inv.ReversibleODE(TimeNet(3, (6,), condition_features=2)), VECTOR, condition=(2,)
     ),
     "flatten": Entry(lambda: inv.Flatten((2, 3, 4)), (2, 3, 4), claims=("isometry",)),
     "flatten-inverted": Entry(lambda: inv.Flatten((2, 3, 4)).inverted, (24,), claims=("exact", "isometry")),

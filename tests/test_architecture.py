@@ -56,6 +56,7 @@ PARAMETERS, BUILDER_PARAMETERS, BUILDER_POSITIONAL = 8, 14, 2
 LONG_FILES: dict[str, int] = {}
 # Functions in models/ and constructors in blocks/ that take more than PARAMETERS, as "invertible.models.glow.glow".
 BUILDERS = {
+    "invertible.models.ffjord.ffjord",
     "invertible.models.glow.glow",
     "invertible.models.irevnet.irevnet",
     "invertible.models.realnvp.realnvp",

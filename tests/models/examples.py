@@ -28,6 +28,10 @@ MODELS: dict[str, Callable[[], Flow]] = {
     "glow-orthogonal": lambda: models.glow((1, 4, 4), levels=2, depth=1, hidden=8, parametrization="orthogonal"),
     "glow-free": lambda: models.glow((1, 4, 4), levels=2, depth=1, hidden=8, parametrization="free"),
     "glow-classes": lambda: models.glow((1, 4, 4), levels=2, depth=1, hidden=8, classes=3),
+    "residual-flow": lambda: models.residual_flow(4, blocks=2, hidden=(8, 8), log_det="exact"),
+    "residual-flow-images": lambda: models.residual_flow(
+        (1, 4, 4), levels=2, blocks=1, hidden=(6, 6), fully_connected=1, log_det="exact", grey_levels=17
+    ),
     "glow-conditional": lambda: models.glow((1, 8, 8), levels=2, depth=1, hidden=8, condition_features=2),
 }
 

@@ -5,6 +5,7 @@ from invertible.blocks.actnorm import ActNorm
 from invertible.blocks.additive import AdditiveCoupling
 from invertible.blocks.affine import AffineCoupling
 from invertible.blocks.batch_norm import BatchNorm
+from invertible.blocks.continuous import ContinuousBlock
 from invertible.blocks.haar import Haar
 from invertible.blocks.linear import InvertibleConv1x1, InvertibleLinear
 from invertible.blocks.logit import Logit
@@ -12,7 +13,9 @@ from invertible.blocks.multiscale import FactorOut, resampled
 from invertible.blocks.padding import ChannelPadding, PaddedSwapResidual
 from invertible.blocks.permutation import Permutation
 from invertible.blocks.reshape import Flatten, Squeeze
+from invertible.blocks.residual import ResidualBlock
 from invertible.blocks.reversible import ReversibleResidual
+from invertible.blocks.reversible_ode import ReversibleODE
 from invertible.blocks.scaling import DiagonalScaling
 from invertible.blocks.splines import SplineCoupling
 from invertible.blocks.standardise import Standardise
@@ -24,6 +27,7 @@ __all__ = [
     "AffineCoupling",
     "BatchNorm",
     "ChannelPadding",
+    "ContinuousBlock",
     "DiagonalScaling",
     "FactorOut",
     "Flatten",
@@ -34,6 +38,8 @@ __all__ = [
     "Logit",
     "PaddedSwapResidual",
     "Permutation",
+    "ResidualBlock",
+    "ReversibleODE",
     "ReversibleResidual",
     "Sigmoid",
     "Softplus",

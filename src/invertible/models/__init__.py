@@ -7,15 +7,29 @@ from typing import Any
 from invertible.classifier import Classifier
 from invertible.errors import ConfigError, choose
 from invertible.flow import Flow
+from invertible.models.ffjord import ffjord
 from invertible.models.glow import glow
+from invertible.models.iresnet import iresnet
 from invertible.models.irevnet import irevnet
 from invertible.models.nice import nice
 from invertible.models.realnvp import realnvp
+from invertible.models.residual_flow import residual_flow
 from invertible.models.resnet import resnet
 from invertible.models.revnet import revnet
 
-FLOWS: dict[str, Callable[..., Flow]] = {"glow": glow, "nice": nice, "realnvp": realnvp}
-CLASSIFIERS: dict[str, Callable[..., Classifier]] = {"irevnet": irevnet, "resnet": resnet, "revnet": revnet}
+FLOWS: dict[str, Callable[..., Flow]] = {
+    "ffjord": ffjord,
+    "glow": glow,
+    "nice": nice,
+    "realnvp": realnvp,
+    "residual_flow": residual_flow,
+}
+CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
+    "iresnet": iresnet,
+    "irevnet": irevnet,
+    "resnet": resnet,
+    "revnet": revnet,
+}
 BUILDERS: dict[str, Callable[..., Flow | Classifier]] = {**FLOWS, **CLASSIFIERS}
 
 
@@ -38,4 +52,18 @@ def build(name: str, arguments: dict[str, Any]) -> Flow | Classifier:
     return builder(**arguments)
 
 
-__all__ = ["BUILDERS", "CLASSIFIERS", "FLOWS", "build", "glow", "irevnet", "nice", "realnvp", "resnet", "revnet"]
+__all__ = [
+    "BUILDERS",
+    "CLASSIFIERS",
+    "FLOWS",
+    "build",
+    "ffjord",
+    "glow",
+    "iresnet",
+    "irevnet",
+    "nice",
+    "realnvp",
+    "residual_flow",
+    "resnet",
+    "revnet",
+]

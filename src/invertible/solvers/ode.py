@@ -9,7 +9,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 State = tuple[Tensor, ...]
-# x' = field(t, x): t a scalar tensor, x a tuple of tensors of shape (B, ...).
+# x' = field(t, x): t a scalar tensor, or of shape (B,) from a solver that steps each sample by itself; x a tuple of
+# tensors of shape (B, ...).
 Field = Callable[[Tensor, State], State]
 
 

@@ -1,7 +1,6 @@
 """The Lightning module that trains a classifier."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
@@ -12,7 +11,7 @@ from torchmetrics import MeanMetric
 from invertible.classifier import Classifier
 from invertible.errors import ShapeError
 from invertible.training.mixup import draw_mix
-from invertible.training.randomness import seed_for
+from invertible.training.randomness import drawing_from
 from invertible.training.recipe import Classification, Optimizer, Schedule
 from invertible.training.recipe_module import RecipeModule
 
@@ -90,7 +89,7 @@ class ClassifierModule(RecipeModule):
         """The mean loss of a batch."""
         x, y = self._unpack(batch)
         smoothing, alpha = self.classification.label_smoothing, self.classification.mixup
-        with drawing_from(x.device, seed_for("dropout", self.seed, self.global_step, self.global_rank)):
+        with drawing_from(x.device, "dropout", self.seed, self.global_step, self.global_rank):
             if alpha:
                 mix = draw_mix(alpha, len(x), x.device, self.seed, self.global_step, self.global_rank)
                 logits = self(mix.inputs(self.classifier.scaled(x)))
@@ -133,14 +132,6 @@ class ClassifierModule(RecipeModule):
             )
         x, y = batch
         return x.to(self.classifier.anchor.dtype) if x.is_floating_point() else x, y
-
-
-@contextmanager
-def drawing_from(device: torch.device, seed: int) -> Iterator[None]:
-    """Within it torch draws from a seed; afterwards its generators are where they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _running_averages(model: nn.Module) -> Iterator[Tensor]:

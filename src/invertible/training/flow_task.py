@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from invertible import saving
+from invertible.blocks.continuous import keep_energies
 from invertible.data import load
 from invertible.flow import Flow
 from invertible.training.checkpoints import MODEL
@@ -41,6 +42,9 @@ class FlowTask(Task):
         self.flow = self.prepared(build_flow(recipe, self.data.data))
         penalty = penalty_of(recipe.training.penalty)
         self.module = FlowModule(self.flow, recipe.optimizer, recipe.schedule, penalty=penalty, **self.module_options)
+        if recipe.training.energies is not None:
+            keep_energies(self.flow)
+            self.module.energies = recipe.training.energies
 
     @property
     def data(self) -> FlowData:

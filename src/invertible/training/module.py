@@ -6,14 +6,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from invertible.blocks.continuous import energies
 from invertible.errors import NotInvertibleError
 from invertible.flow import Flow
 from invertible.stability.penalties import Penalty
 from invertible.training.evaluation import losses, unit_of
 from invertible.training.penalties import inputs_of
-from invertible.training.randomness import generator_for
+from invertible.training.randomness import drawing_from, generator_for
 from invertible.training.recipe import Optimizer, Schedule
 from invertible.training.recipe_module import NonFiniteLossError, RecipeModule
+from invertible.training.safeguards import EnergyWeights
 
 
 class FlowModule(RecipeModule):
@@ -24,9 +26,10 @@ class FlowModule(RecipeModule):
     resumed run sees the noise of an uninterrupted one.
 
     A batch is a tensor x, or a sequence (x,) or (x, y); y goes to the flow as its condition if the flow takes one.
+    What the flow draws in training, the probes of residual and continuous blocks, likewise.
     Logged: `train`, `validation`, `gradient_norm` and `learning_rate`, and `validation_non_finite`, the number of
     validation samples without a finite score; with a penalty, `penalty` where it is due, which `train` leaves out, and
-    `penalty_skipped`.
+    `penalty_skipped`; with energies, `kinetic` and `jacobian`, likewise.
 
     Args:
         flow: the model. Run one batch through it in training mode before the fit: its ActNorms take their scales
@@ -39,6 +42,7 @@ class FlowModule(RecipeModule):
         penalty: added to the loss of a step: see `invertible.stability.FiniteDifferencePenalty`.
 
     Attributes:
+        energies: weights of the energies of the flow's continuous blocks in the loss; `None` for none.
         rescue: asked when a loss or gradient is not finite, before the error; it returns whether it has put the module
             back into a state to go on from. `InverseMonitor` sets it.
 
@@ -67,6 +71,7 @@ class FlowModule(RecipeModule):
     ) -> None:
         super().__init__(optimizer, schedule, steps=steps, gradient_clip=gradient_clip, seed=seed)
         self.flow, self.penalty = flow, penalty
+        self.energies: EnergyWeights | None = None
         self.unit = unit_of(flow)
 
     @property
@@ -98,16 +103,25 @@ class FlowModule(RecipeModule):
                 raise
             loss = self._finite_loss(x, condition)
         self.log("train", loss.detach(), batch_size=len(x))
+        if self.energies is not None:
+            loss = loss + self._weighed(self.energies)
         return loss if self.penalty is None else loss + self._penalty(self.penalty, x, condition)
 
     def _finite_loss(self, x: Tensor, condition: Tensor | None) -> Tensor:
         noise = generator_for(x.device, "noise", self.seed, self.global_step, self.global_rank)
         try:
-            loss = self(x, condition, noise).mean()
+            with drawing_from(x.device, "probes", self.seed, self.global_step, self.global_rank):
+                loss = self(x, condition, noise).mean()
         except NotInvertibleError as error:
             raise self.broken("loss", "one that is not") from error
         self.require_finite("loss", loss)
         return loss
+
+    def _weighed(self, weights: EnergyWeights) -> Tensor:
+        found = energies(self.flow)
+        kinetic, jacobian = found.kinetic.mean(), found.jacobian.mean()
+        self.log_dict({"kinetic": kinetic.detach(), "jacobian": jacobian.detach()}, batch_size=len(found.kinetic))
+        return weights.kinetic * kinetic + weights.jacobian * jacobian
 
     def _penalty(self, penalty: Penalty, x: Tensor, condition: Tensor | None) -> Tensor:
         noise = generator_for(x.device, "penalty", self.seed, self.global_step, self.global_rank)

@@ -1,6 +1,8 @@
 """Seeds that depend on the step alone, so that order of data and noise need not be stored to be repeated."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -14,3 +16,11 @@ def seed_for(*parts: int | str) -> int:
 def generator_for(device: torch.device | str, *parts: int | str) -> torch.Generator:
     """A generator on `device` seeded by `seed_for(*parts)`."""
     return torch.Generator(device=device).manual_seed(seed_for(*parts))
+
+
+@contextmanager
+def drawing_from(device: torch.device, *parts: int | str) -> Iterator[None]:
+    """Within it torch draws from the seed `seed_for(*parts)`; afterwards its generators are where they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed_for(*parts))
+        yield

@@ -7,13 +7,13 @@ from pydantic import Field, Strict, field_validator, model_validator
 from invertible.memory import strategy
 from invertible.models import CLASSIFIERS, FLOWS
 from invertible.training.data_sections import Data, Stream
-from invertible.training.safeguards import FiniteDifferences, Monitor
+from invertible.training.safeguards import EnergyWeights, FiniteDifferences, Monitor
 from invertible.training.section import Section
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 __all__ = [
-    "Classification", "Conditions", "Data", "FiniteDifferences", "Model", "Monitor", "Optimizer", "Recipe", "Schedule",
-    "Section", "Stream", "Training",
+    "Classification", "Conditions", "Data", "EnergyWeights", "FiniteDifferences", "Model", "Monitor", "Optimizer",
+    "Recipe", "Schedule", "Section", "Stream", "Training",
 ]  # fmt: skip
 
 
@@ -112,6 +112,7 @@ class Training(Section):
             flow if `None`; a classifier has none.
         checkpoint_every: steps between two checkpoints: what a killed run loses at most.
         penalty: a penalty added to the loss of a flow; `None` for none.
+        energies: weights of the energies of a continuous flow in its loss; `None` for none.
         monitor: watch the inverse of a flow; `None` to leave it alone.
     """
 
@@ -126,6 +127,7 @@ class Training(Section):
     samples_every: int | None = Field(default=None, ge=0)
     checkpoint_every: int = Field(default=500, ge=1)
     penalty: FiniteDifferences | None = None
+    energies: EnergyWeights | None = None
     monitor: Monitor | None = None
 
     @field_validator("memory")
@@ -133,6 +135,12 @@ class Training(Section):
     def _known(cls, memory: str) -> str:
         strategy(memory)
         return memory
+
+    @model_validator(mode="after")
+    def _stores_energies(self) -> "Training":
+        if self.energies is not None and self.memory != "store":
+            raise ValueError(f"expected memory: store with energies, which need the graph of the pass, got {self.memory}")
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> "Training":
@@ -200,6 +208,7 @@ class Recipe(Section):
     def _of_one_kind(self) -> "Recipe":
         of_flows = {
             "training.penalty": self.training.penalty,
+            "training.energies": self.training.energies,
             "training.monitor": self.training.monitor,
             "training.samples_every": self.training.samples_every,
             "conditions.labels": self.conditions.labels,

@@ -1,4 +1,4 @@
-"""Sections of a recipe that keep and watch the inverse of a flow."""
+"""Sections of a recipe that regularise a flow, and watch its inverse."""
 
 from typing import Literal
 
@@ -31,6 +31,21 @@ class FiniteDifferences(Section):
         if kind == "flow":
             raise ValueError("expected 'finite-difference', got 'flow', which is the loss that a recipe trains with")
         return kind
+
+
+class EnergyWeights(Section):
+    """Weights of the energies of a continuous flow in the loss (RNODE; Finlay et al. 2020, equation 7).
+
+    They are added as `blocks.continuous.energies` defines them, a dimension, averaged over the batch; the paper's are
+    0.01 each. The paths become straight, so that few steps solve them.
+
+    Attributes:
+        kinetic: of the kinetic energy, the integral of |v|^2.
+        jacobian: of the integral of |dv/dx|_F^2.
+    """
+
+    kinetic: float = Field(default=0.01, ge=0)
+    jacobian: float = Field(default=0.01, ge=0)
 
 
 class Monitor(Section):
