@@ -4,9 +4,9 @@ python benchmarks/globally_invertible.py [--data moons ...] [--models ...] [--se
 
 Every model trains by Adam, cosine to zero over its time, gradients clipped at norm 10, one thread, for the same seconds
 of processor time, and is judged by its exact held-out negative log-likelihood, in nats: residual blocks by dense
-Jacobians, continuous flows by exact traces and forty steps of rk4, whatever they were trained with. The planes are drawn
-anew at each step; the 64 pixels of the digits are 1,437 images with uniform noise anew. The entropy of the data stands
-above a table where it is known.
+Jacobians, continuous flows by exact traces and forty steps of rk4, whatever they were trained with. The planes are
+drawn anew at each step; the 64 pixels of the digits are 1,437 images with uniform noise anew. The entropy of the data
+stands above a table where it is known.
 With --add the new models are merged into the newest result on this machine.
 """
 

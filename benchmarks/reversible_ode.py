@@ -13,12 +13,13 @@ is off by 1e-12, or its peak grows by more than 5 % from the least to the larges
 """
 
 import math
-import resource
+import re
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import _record
 import torch
@@ -141,9 +142,15 @@ def measure_growth(scheme: str, steps: int, manner: str) -> int:
     # What is loaded at the first call is not the step's.
     Problem(scheme, 2).gradient(manner)
     problem = Problem(scheme, steps)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = high_water()
     problem.gradient(manner)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return high_water() - before
+
+
+def high_water() -> int:
+    """Largest resident size of this process so far; that of `getrusage` is inherited from the parent."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) * 1024
 
 
 def measure(scheme: str, steps: int, rounds: int) -> list[dict]:

@@ -10,8 +10,8 @@ from invertible import Bijection
 from invertible.blocks.continuous import TimeNet
 from invertible.blocks.lipschitz import LipschitzConvNet, LipschitzDenseNet, LipschitzMLP
 from invertible.blocks.scale import SCALES
-from invertible.solvers.leapfrog import AsynchronousLeapfrog
 from invertible.solvers.fixed_step import FixedStepSolver
+from invertible.solvers.leapfrog import AsynchronousLeapfrog
 from invertible.solvers.reversible import ReversibleSolver
 from tests.models.examples import MODELS, data_for
 from tests.tools import randomise

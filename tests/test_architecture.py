@@ -58,8 +58,10 @@ LONG_FILES: dict[str, int] = {}
 BUILDERS = {
     "invertible.models.ffjord.ffjord",
     "invertible.models.glow.glow",
+    "invertible.models.iresnet.iresnet",
     "invertible.models.irevnet.irevnet",
     "invertible.models.realnvp.realnvp",
+    "invertible.models.residual_flow.residual_flow",
     "invertible.blocks.affine.AffineCoupling.__init__",
     "invertible.blocks.coupling.Coupling.__init__",
     "invertible.blocks.splines.SplineCoupling.__init__",

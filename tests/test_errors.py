@@ -63,7 +63,8 @@ ANY_RANK |= {
     name for name in BLOCKS if name.partition("-")[0] in {"actnorm", "scaling", "permutation", "batch", "standardise"}
 }
 # Their inner networks are the user's, and know what they take.
-ANY_RANK |= {"reversible-residual-batch-norm", "swap", "swap-images", "chain-of-swaps"}
+ANY_RANK |= {"reversible-residual-batch-norm", "swap", "swap-images", "chain-of-swaps", "residual-ordinary-net"}
+ANY_WIDTH |= {"residual-ordinary-net"}
 
 
 @BOTH

@@ -26,11 +26,11 @@ from invertible.training import (
     evaluate_classifier,
 )
 from invertible.training.classifier_data import ImagesInMemory
-from invertible.training.randomness import drawing_from
 from invertible.training.classifier_plots import plot_confusion, plot_curves
 from invertible.training.mixup import draw_mix
 from invertible.training.parameter_groups import parameter_groups
 from invertible.training.preparation import standardise
+from invertible.training.randomness import drawing_from
 from invertible.training.summary import write_metrics
 from tests.training.tiny import REVNET, recipe
 

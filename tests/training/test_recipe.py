@@ -41,7 +41,7 @@ WRONG = {
     "no length": (["training={}"], ["training: expected either epochs or steps, got neither"]),
     "two lengths": (["training={epochs: 1, steps: 2}"], ["training: expected either epochs or steps, got both"]),
     "missing section": (["model=null"], ["model: expected a section of keys, got None"]),
-    "no such model": (["model.name=glwo"], ["expected model.name to be one of glow", "Did you mean glow?"]),
+    "no such model": (["model.name=glwo"], ["expected model.name to be one of ffjord, glow", "Did you mean glow?"]),
     "no such argument": (
         ["model.arguments.dept=3"],
         ["model.arguments.dept is unknown", "Did you mean model.arguments.depth?"],

@@ -84,6 +84,7 @@ class ReversibleODE(Bijection):
             raise ConfigError(f"ReversibleODE: expected two different finite times, got {time}.")
         self.net, self.solver, self.time, self.cut = net, solver, (float(time[0]), float(time[1])), Halves()
         self.condition_features = int(getattr(net, "condition_features", 0))
+        self.spatial_dims = getattr(net, "spatial_dims", None)
         self._shears = _all_shears(solver, *self.time)
         self.volume_preserving = all(abs(shear.keep) == 1 for shear in self._shears)
 
@@ -94,13 +95,13 @@ class ReversibleODE(Bijection):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """N steps from t_0 to t_1."""
-        self._check(x, condition)
+        self._check(x, condition, None, self.spatial_dims)
         parts, _ = self.forward_parts(self.cut.split(x), condition)
         return self.cut.merge(*parts), self._log_det(x, 1)
 
     def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The N steps undone, from t_1 to t_0."""
-        self._check(y, condition)
+        self._check(y, condition, None, self.spatial_dims)
         parts, _ = self.inverse_parts(self.cut.split(y), condition)
         return self.cut.merge(*parts), self._log_det(y, -1)
 

@@ -139,7 +139,9 @@ class Training(Section):
     @model_validator(mode="after")
     def _stores_energies(self) -> "Training":
         if self.energies is not None and self.memory != "store":
-            raise ValueError(f"expected memory: store with energies, which need the graph of the pass, got {self.memory}")
+            raise ValueError(
+                f"expected memory: store with energies, which need the graph of the pass, got {self.memory}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from invertible.blocks.lipschitz.eigenvalue import EXACT, eigenpair, largest_eigenvalue
 from invertible.blocks.lipschitz.gram import TrigonometricGrams, half_grid
+from invertible.blocks.lipschitz.squaring import can_square, squared_eigenvalue
 from invertible.errors import DomainError
 from invertible.norms import outward
 
@@ -17,7 +18,7 @@ class Certificate:
     """An upper bound of an operator norm.
 
     Attributes:
-        bound: at least the norm, and at most 1.003 times it.
+        bound: at least the norm, and at most 1.004 times it.
         slope: the norm's derivative with respect to the weight, of its shape: for the 2-norm u v^T of unit vectors
             with u^T W v = sigma (Miyato et al. 2018, appendix A), held constant.
         spread: by how much the norm can grow at most when every entry changes by a part u of itself, over u.
@@ -48,20 +49,24 @@ def scaled_to_one(owner: str, weight: Tensor) -> tuple[Tensor, float]:
 def matrix_certificate(owner: str, weight: Tensor) -> Certificate:
     """Of a matrix in the 2-norm, by the Gram matrix of its shorter side.
 
-    Cost: one product of the shorter side m, m^2 n, and one Cholesky factorisation, m^3/3, in float64.
+    Cost: one product of the shorter side m, m^2 n, and then, in single precision for m of 33 to 128, about eight
+    products m^3 (see `squaring`), else one decomposition or Cholesky factorisation in float64.
 
     Args:
         owner: of the weight, for messages.
         weight: shape (m, n).
     """
     scaled, power = scaled_to_one(owner, weight)
+    squared = can_square(weight)
+    scaled = scaled.float() if squared else scaled
     rows = scaled.shape[0] <= scaled.shape[1]
     gram = scaled @ scaled.mT if rows else scaled.mT @ scaled
-    # An error of E has a norm of at most |E|_F.
-    spread = outward(math.sqrt(float(gram.trace())), scaled.numel())
+    # An error of E has a norm of at most |E|_F, here with its own rounding in single precision.
+    spread = outward(math.sqrt(float(gram.trace())), scaled.numel()) * (1.01 if squared else 1.0)
     if not spread:
         return Certificate(0.0, torch.zeros_like(weight), 0.0)
-    bound, near = _largest(gram, max(scaled.shape))
+    terms = max(scaled.shape)
+    bound, near = squared_eigenvalue(gram, terms) if squared else _largest(gram, terms)
     far = scaled.mT @ near if rows else scaled @ near
     far = far / far.norm()
     slope = torch.outer(near, far) if rows else torch.outer(far, near)

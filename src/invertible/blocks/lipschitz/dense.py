@@ -99,7 +99,7 @@ class LipschitzDense(ContractiveNet):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """g(x | condition), of the shape of x."""
-        self._check(x, condition, self.channels)
+        self._check(x, condition)
         hidden, activations = x, list(self.activations)
         for index, (layer, concatenation) in enumerate(zip(self.layers, self.concatenations, strict=True)):
             new = layer(activations[index](hidden) if self.preactivation else hidden)

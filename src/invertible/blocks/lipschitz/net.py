@@ -29,9 +29,14 @@ class ContractiveNet(nn.Module):
         condition_features: width of the condition, 0 for none.
         spatial_dims: axes of x beyond the first two.
 
+    Attributes:
+        channels: features, or channels, of x.
+
     Raises:
         ConfigError: if an argument is out of its range.
     """
+
+    channels: int
 
     def __init__(self, lipschitz: float, norm: float, condition_features: int, spatial_dims: int) -> None:
         super().__init__()
@@ -62,9 +67,9 @@ class ContractiveNet(nn.Module):
             if isinstance(module, LipschitzLinear | LipschitzConvolution):
                 module.forget()
 
-    def _check(self, x: Tensor, condition: Tensor | None, channels: int) -> None:
+    def _check(self, x: Tensor, condition: Tensor | None) -> None:
         name = type(self).__name__
-        check_input(name, x, channels, self.spatial_dims)
+        check_input(name, x, self.channels, self.spatial_dims)
         check_condition(name, condition, x, self.condition_features)
 
     def _conditioned_by(self, width: int) -> None:

@@ -61,6 +61,8 @@ def scaled_weight(
         ConfigError: for a batch of weights under `torch.func.vmap`.
         DomainError: if the norm is so large that the scale is not a normal number of the weight's dtype.
     """
+    if weight.is_meta:
+        return weight
     used_in = _used_in(weight)
     with full_precision(weight):
         keep = _kept_uncompiled if torch.compiler.is_compiling() else _kept

@@ -40,6 +40,7 @@ class LipschitzStack(ContractiveNet):
         share /= outward(1.0, 4 * count)
         self.layers = nn.ModuleList(layer(lipschitz=share, norm=self.norm) for layer in layers)
         make_small(self._layer(-1))
+        self.channels = len(self._layer(-1).weight)
         self._conditioned_by(len(self._layer(0).weight))
 
     def _layer(self, index: int) -> Layer:
@@ -49,7 +50,7 @@ class LipschitzStack(ContractiveNet):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """g(x | condition), of the shape of x."""
-        self._check(x, condition, len(self._layer(-1).weight))
+        self._check(x, condition)
         activations = iter(self.activations)
         hidden = next(activations)(x) if len(self.activations) == len(self.layers) else x
         hidden = self._shifted(self.layers[0](hidden), condition, x)

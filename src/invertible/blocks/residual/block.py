@@ -90,6 +90,7 @@ class ResidualBlock(Bijection):
         self.net = net if _is_contractive(net) else contractive(net, _below_one(lipschitz), norm)
         _below_one(self.lipschitz)
         self.condition_features = int(getattr(self.net, "condition_features", 0))
+        self.spatial_dims, self._channels = getattr(self.net, "spatial_dims", None), getattr(self.net, "channels", None)
         self.log_det, self.eval_log_det = named("log_det", log_det), named("eval_log_det", eval_log_det)
         self.gradient = check_gradient("ResidualBlock", gradient)
         self.solver = SolverOptions(tolerance=tolerance, max_evaluations=max_evaluations)
@@ -107,7 +108,7 @@ class ResidualBlock(Bijection):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x + g(x, c)."""
-        self._check(x, condition)
+        self._check(x, condition, self._channels, self.spatial_dims)
         g, log_det = self._estimate(x, condition)
         return x + g, log_det
 
@@ -120,7 +121,7 @@ class ResidualBlock(Bijection):
 
     def solve(self, y: Tensor, condition: Tensor | None = None) -> FixedPoint:
         """x without a graph and without log_det, with its residual, error bound and evaluations, all per sample."""
-        self._check(y, condition)
+        self._check(y, condition, self._channels, self.spatial_dims)
         dtype = next((p.dtype for p in self.net.parameters()), y.dtype)
 
         def g(x: Tensor, rows: Tensor) -> Tensor:
