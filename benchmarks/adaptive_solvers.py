@@ -228,7 +228,7 @@ def main() -> None:
     text += ["## What no timing tells\n", _record.table(head, rows), ""]
     record["health"] = [health(library) for library in LIBRARIES]
     text += [_record.table(["package", "version", "needs", "seconds to import", "warnings"], record["health"])]
-    _record.write(arguments.out, "adaptive_solvers", "Adaptive solvers of continuous flows", "\n".join(text), record)
+    _record.write(arguments.out, "adaptive-solvers", "Adaptive solvers of continuous flows", "\n".join(text), record)
 
 
 if __name__ == "__main__":

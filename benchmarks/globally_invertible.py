@@ -36,7 +36,7 @@ def planes() -> dict[str, Callable[[Tensor], Competitor]]:
     return {
         "coupling, spline": lambda x: ours(models.realnvp(2, layers=8, hidden=(64, 64), coupling="spline"), x, lr=2e-3),
         "coupling, affine": lambda x: ours(models.realnvp(2, layers=16, hidden=(64, 64)), x, lr=2e-3),
-        "residual": lambda x: ours(models.residual_flow(2, blocks=16, hidden=(64, 64, 64)), x, lr=2e-3),
+        "residual": lambda x: ours(models.residual_flow(2, blocks=8, hidden=(64, 64)), x, lr=5e-3),
         "residual, published": lambda x: ours(
             models.residual_flow(2, blocks=100, hidden=(128, 128, 128, 128)), x, lr=1e-3
         ),

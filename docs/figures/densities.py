@@ -21,10 +21,10 @@ import matplotlib.pyplot as plt
 
 IMAGES = Path(__file__).parents[1] / "images"
 NAMES = ("moons", "checkerboard", "eight-gaussians", "two-spirals")
-RADIUS, SIZE, BATCH = 4.5, 160, 256
+RADIUS, SIZE, BATCH, RATE = 4.5, 160, 256, 5e-3
 MODELS = {
     "coupling (splines)": lambda: inv.models.realnvp(2, layers=8, hidden=(64, 64), coupling="spline"),
-    "residual": lambda: inv.models.residual_flow(2, blocks=12, hidden=(64, 64, 64)),
+    "residual": lambda: inv.models.residual_flow(2, blocks=8, hidden=(64, 64)),
     "continuous": lambda: inv.models.ffjord(2, hidden=(64, 64, 64), solver={"method": "midpoint", "steps": 8}),
 }
 
@@ -40,9 +40,9 @@ def trained(build: Callable[[], inv.Flow], name: str, seconds: float) -> inv.Flo
 
     with torch.no_grad():
         flow.log_prob(batch())
-    optimizer, start = torch.optim.Adam(flow.parameters(), 2e-3), time.process_time()
+    optimizer, start = torch.optim.Adam(flow.parameters(), RATE), time.process_time()
     while (spent := (time.process_time() - start) / seconds) < 1:
-        optimizer.param_groups[0]["lr"] = 2e-3 * (1 + math.cos(math.pi * spent)) / 2
+        optimizer.param_groups[0]["lr"] = RATE * (1 + math.cos(math.pi * spent)) / 2
         loss = -flow.log_prob(batch()).mean()
         optimizer.zero_grad()
         loss.backward()

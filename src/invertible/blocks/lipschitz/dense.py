@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from invertible.blocks.lipschitz.choices import Activation, activation_of, constant_of, widening
 from invertible.blocks.lipschitz.convolution import LipschitzConv2d
 from invertible.blocks.lipschitz.linear import LipschitzLinear
-from invertible.blocks.lipschitz.net import ContractiveNet, Layer, make_small
+from invertible.blocks.lipschitz.net import ContractiveNet, Layer, start_orthogonal
 from invertible.blocks.lipschitz.stack import check_kernels, check_widths
 from invertible.errors import ConfigError
 from invertible.norms import magnitude_bound, outward, times
@@ -93,7 +93,7 @@ class LipschitzDense(ContractiveNet):
         inner = channels * factor if preactivation else channels
         last = self.lipschitz * (target if preactivation else 1.0)
         self.last = make[1](inner, self.channels, lipschitz=last, norm=self.norm)
-        make_small(self.last)
+        start_orthogonal(*self.layers, self.last)  # pyright: ignore[reportArgumentType]
         first = self.layers[0] if growth else self.last
         self._conditioned_by(len(first.weight))  # pyright: ignore[reportArgumentType]
 

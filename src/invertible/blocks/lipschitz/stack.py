@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from invertible.blocks.lipschitz.choices import Activation, activation_of, constant_of, widening
 from invertible.blocks.lipschitz.convolution import LipschitzConv2d
 from invertible.blocks.lipschitz.linear import LipschitzLinear
-from invertible.blocks.lipschitz.net import ContractiveNet, Layer, make_small
+from invertible.blocks.lipschitz.net import ContractiveNet, Layer, start_orthogonal
 from invertible.errors import ConfigError, require_positive
 from invertible.norms import magnitude_bound, outward, times
 
@@ -39,7 +39,7 @@ class LipschitzStack(ContractiveNet):
         # Rounded downwards, so that the product does not exceed the target.
         share /= outward(1.0, 4 * count)
         self.layers = nn.ModuleList(layer(lipschitz=share, norm=self.norm) for layer in layers)
-        make_small(self._layer(-1))
+        start_orthogonal(*(self._layer(index) for index in range(count)))
         self.channels = len(self._layer(-1).weight)
         self._conditioned_by(len(self._layer(0).weight))
 
@@ -88,8 +88,8 @@ class LipschitzStack(ContractiveNet):
 class LipschitzMLP(LipschitzStack):
     """Linear layers with activations between them, whose Lipschitz constant in x is certified to be at most a target.
 
-    g(x | h) = W_n phi(... phi(W_1 x + b_1 + U h)) + b_n with |W_i| <= c, see `LipschitzLinear`; U is free. The last
-    layer starts at a tenth of torch's start, so that g starts small.
+    g(x | h) = W_n phi(... phi(W_1 x + b_1 + U h)) + b_n with |W_i| <= c, see `LipschitzLinear`; U is free. Weights
+    start orthogonal.
 
     Args:
         features: D.
