@@ -170,8 +170,8 @@ def tables(results: dict[str, dict[str, dict]]) -> str:
     for name, models in results.items():
         rows = []
         for model, found in models.items():
-            spread = statistics.stdev(found["nats"]) if len(found["nats"]) > 1 else math.nan
-            cells = [f"{statistics.mean(found['nats']):.3f}", f"{spread:.3f}", round(statistics.mean(found["steps"]))]
+            spread = f"{statistics.stdev(found['nats']):.3f}" if len(found["nats"]) > 1 else ""
+            cells = [f"{statistics.mean(found['nats']):.3f}", spread, round(statistics.mean(found["steps"]))]
             rows.append([model, *cells, f"{found['parameters']:,}"])
         floor = next(iter(models.values()))["floor"]
         known = "" if floor is None else f" (entropy of the data: {floor:.3f})"

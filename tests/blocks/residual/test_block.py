@@ -51,7 +51,8 @@ def make(name: str, samples: int = 6, **options) -> tuple[ResidualBlock, torch.T
     return block, x, None if condition is None else torch.randn(samples, *condition, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", list(BLOCKS))
+# The others are in the table of all blocks.
+@pytest.mark.parametrize("name", ["one-feature", "volumes", "norm-1", "norm-infinity", "dense-images", "maxmin"])
 def test_laws(name: str) -> None:
     block, x, condition = make(name, log_det="exact")
     check_bijection(block, x, condition)
