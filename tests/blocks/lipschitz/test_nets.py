@@ -97,6 +97,14 @@ def test_copies_loads_and_modes_agree_to_the_bit(name):
     assert not list(net.buffers())
 
 
+@pytest.mark.parametrize("width", [8, 64, 150])
+@torch.no_grad()
+def test_a_copy_in_double_precision_is_the_same_map(width):
+    net, x = LipschitzMLP(3, (width, width)).float(), torch.randn(16, 3, dtype=torch.float32)
+    y, again = net(x), copy.deepcopy(net).double()(x.double())
+    assert float((y - again).abs().max() / again.abs().max()) < 2e-6
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_starts_where_all_layers_learn(name):
     make, shape = NETS[name]

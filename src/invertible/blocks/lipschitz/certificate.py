@@ -8,7 +8,7 @@ from torch import Tensor
 
 from invertible.blocks.lipschitz.eigenvalue import EXACT, eigenpair, largest_eigenvalue
 from invertible.blocks.lipschitz.gram import TrigonometricGrams, half_grid
-from invertible.blocks.lipschitz.squaring import can_square, squared_eigenvalue
+from invertible.blocks.lipschitz.squaring import ROUNDING, can_square, squared_eigenvalue
 from invertible.errors import DomainError
 from invertible.norms import outward
 
@@ -67,10 +67,13 @@ def matrix_certificate(owner: str, weight: Tensor) -> Certificate:
         return Certificate(0.0, torch.zeros_like(weight), 0.0)
     terms = max(scaled.shape)
     bound, near = squared_eigenvalue(gram, terms) if squared else _largest(gram, terms)
+    # A weight in double precision was rounded to be squared.
+    norm = math.sqrt(bound) + (ROUNDING * spread if squared else 0.0)
+    near = near.to(scaled.dtype)
     far = scaled.mT @ near if rows else scaled @ near
     far = far / far.norm()
     slope = torch.outer(near, far) if rows else torch.outer(far, near)
-    return Certificate(outward(math.sqrt(bound)) * power, slope.to(weight.dtype), spread * power)
+    return Certificate(outward(norm, 2) * power, slope.to(weight.dtype), spread * power)
 
 
 def _largest(gram: Tensor, terms: int) -> tuple[float, Tensor]:

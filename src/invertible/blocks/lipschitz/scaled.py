@@ -110,8 +110,11 @@ _kept_uncompiled = cast(Callable[..., ScaledWeight], torch.compiler.disable(_kep
 
 
 def relative_rounding(weight: Tensor, used_in: torch.dtype) -> float:
-    """By what part of itself an entry of the scaled weight may be off: the scale, the product, and the dtype in use."""
-    eps = torch.finfo(weight.dtype).eps
+    """By what part of itself an entry of the scaled weight may be off: the scale, the product, and the dtype in use.
+
+    In double precision it is that of single precision, so that a copy in double precision is the same map.
+    """
+    eps = torch.finfo(torch.float32).eps
     return 1.01 * (eps + (torch.finfo(used_in).eps / 2 if used_in != weight.dtype else 0.0))
 
 

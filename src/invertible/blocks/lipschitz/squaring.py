@@ -13,10 +13,12 @@ ROUNDING = 2.0**-24
 
 
 def can_square(weight: Tensor) -> bool:
-    """Whether a weight is of single precision and middle size, on the CPU, and products are taken in full precision."""
+    """Whether a weight is of middle size, on the CPU, and products are taken in full precision.
+
+    Of float64, too: a network in double precision is then the same map, for its weights are divided by the same number.
+    """
     return (
-        weight.dtype == torch.float32
-        and weight.device.type == "cpu"
+        weight.device.type == "cpu"
         and SMALLEST <= min(weight.shape) <= LARGEST
         and weight.numel() <= LARGEST**2
         and torch.get_float32_matmul_precision() == "highest"
