@@ -75,7 +75,7 @@ def test_certificate_of_linear_layers(kind, shape, norm):
     if true < TARGET * 0.99:
         assert torch.equal(layer.weight_in_use().detach(), weight)
     else:
-        assert used >= TARGET / 1.004
+        assert used >= TARGET / 1.0011
     assert used * (1 - 1e-12) <= layer.lipschitz_bound(norm) <= TARGET * (1 + 1e-12)
 
 
@@ -392,7 +392,7 @@ def test_how_loose_a_convolutions_certificate_is(kernel, stride, size):
 def test_certificates_say_where_the_norm_is_reached():
     weight = torch.randn(70, 120, dtype=torch.float64)
     found = matrix_certificate("test", weight)
-    assert float((found.slope * weight).sum()) == pytest.approx(norm_of(weight, 2), rel=2e-3)
+    assert float((found.slope * weight).sum()) == pytest.approx(norm_of(weight, 2), rel=1e-9)
     layer = LipschitzConv2d(3, 4, 3, padding=1, padding_mode="circular").double()
     nn.init.normal_(layer.weight)
     certificate = convolution_certificate("test", layer.weight.detach(), layer.geometry(), 1, (5, 6))

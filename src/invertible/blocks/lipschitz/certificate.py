@@ -8,7 +8,6 @@ from torch import Tensor
 
 from invertible.blocks.lipschitz.eigenvalue import EXACT, eigenpair, largest_eigenvalue
 from invertible.blocks.lipschitz.gram import TrigonometricGrams, half_grid
-from invertible.blocks.lipschitz.squaring import ROUNDING, can_square, squared_eigenvalue
 from invertible.errors import DomainError
 from invertible.norms import outward
 
@@ -18,7 +17,7 @@ class Certificate:
     """An upper bound of an operator norm.
 
     Attributes:
-        bound: at least the norm, and at most 1.004 times it.
+        bound: at least the norm, and at most 1.003 times it.
         slope: the norm's derivative with respect to the weight, of its shape: for the 2-norm u v^T of unit vectors
             with u^T W v = sigma (Miyato et al. 2018, appendix A), held constant.
         spread: by how much the norm can grow at most when every entry changes by a part u of itself, over u.
@@ -49,31 +48,24 @@ def scaled_to_one(owner: str, weight: Tensor) -> tuple[Tensor, float]:
 def matrix_certificate(owner: str, weight: Tensor) -> Certificate:
     """Of a matrix in the 2-norm, by the Gram matrix of its shorter side.
 
-    Cost: one product of the shorter side m, m^2 n, and then, in single precision for m of 33 to 128, about eight
-    products m^3 (see `squaring`), else one decomposition or Cholesky factorisation in float64.
+    Cost: one product of the shorter side m, m^2 n, and one decomposition or Cholesky factorisation, in float64.
 
     Args:
         owner: of the weight, for messages.
         weight: shape (m, n).
     """
     scaled, power = scaled_to_one(owner, weight)
-    squared = can_square(weight)
-    scaled = scaled.float() if squared else scaled
     rows = scaled.shape[0] <= scaled.shape[1]
     gram = scaled @ scaled.mT if rows else scaled.mT @ scaled
-    # An error of E has a norm of at most |E|_F, here with its own rounding in single precision.
-    spread = outward(math.sqrt(float(gram.trace())), scaled.numel()) * (1.01 if squared else 1.0)
+    # An error of E has a norm of at most |E|_F.
+    spread = outward(math.sqrt(float(gram.trace())), scaled.numel())
     if not spread:
         return Certificate(0.0, torch.zeros_like(weight), 0.0)
-    terms = max(scaled.shape)
-    bound, near = squared_eigenvalue(gram, terms) if squared else _largest(gram, terms)
-    # A weight in double precision was rounded to be squared.
-    norm = math.sqrt(bound) + (ROUNDING * spread if squared else 0.0)
-    near = near.to(scaled.dtype)
+    bound, near = _largest(gram, max(scaled.shape))
     far = scaled.mT @ near if rows else scaled @ near
     far = far / far.norm()
     slope = torch.outer(near, far) if rows else torch.outer(far, near)
-    return Certificate(outward(norm, 2) * power, slope.to(weight.dtype), spread * power)
+    return Certificate(outward(math.sqrt(bound)) * power, slope.to(weight.dtype), spread * power)
 
 
 def _largest(gram: Tensor, terms: int) -> tuple[float, Tensor]:
