@@ -9,9 +9,9 @@ from torch.autograd import forward_ad
 
 from invertible.bijection import Bijection
 from invertible.errors import ConfigError, ConvergenceError, ShapeError
-from invertible.solvers.attached import SecondDerivativeError
 from invertible.solvers.fixed_point import solve_residual
 from invertible.solvers.implicit import implicit_solution
+from invertible.solvers.second_derivatives import SecondDerivativeError
 from invertible.stability.products import Linearization
 from invertible.testing import check_bijection
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from invertible.errors import ConfigError, NotInvertibleError
-from invertible.solvers.attached import SecondDerivativeError
 from invertible.solvers.leapfrog import AsynchronousLeapfrog
 from invertible.solvers.reversible import ReversibleSolver
 from invertible.solvers.reversible_gradient import RecomputedWarning
+from invertible.solvers.second_derivatives import SecondDerivativeError
 from tests.solvers.fields import Net, of, stored
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invertible.errors import InvertibleError
 from invertible.solvers.runge_kutta_pairs import Controlled, Problem, integrate, replayed
+from invertible.solvers.second_derivatives import first_only
 
-
-class SecondDerivativeError(InvertibleError, RuntimeError):
-    """The derivative of a gradient was asked for where only the gradient is known."""
+FIRST_ONLY = (
+    "AdaptiveSolver: knows first derivatives with gradient='replay' and 'adjoint', and one was differentiated again. "
+    "Use gradient='direct', or leave create_graph out."
+)
 
 
 class Replay(torch.autograd.Function):
@@ -141,26 +142,11 @@ class AdjointProblem(Problem):
         return torch.maximum(self.problem.norm(state).amax(), self.problem.norm(adjoint).amax()).expand(1)
 
 
-class _FirstOnly(torch.autograd.Function):
-    """A gradient that depends on tensors in a way that is not known."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, *sources: Tensor) -> Tensor:  # noqa: ANN401
-        return gradient.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ANN401
-        raise SecondDerivativeError(
-            "AdaptiveSolver: knows first derivatives with gradient='replay' and 'adjoint', and one was differentiated "
-            "again. Use gradient='direct', or leave create_graph out."
-        )
-
-
 def _first_only(gradients: Sequence[Tensor | None], sources: Sequence[Tensor]) -> list[Tensor | None]:
     """Gradients that tell whoever differentiates them by their sources, where a graph of them is asked for."""
     if not torch.is_grad_enabled():
         return list(gradients)
-    return [None if each is None else _FirstOnly.apply(each, *sources) for each in gradients]  # pyright: ignore[reportReturnType]
+    return [None if each is None else first_only(each, FIRST_ONLY, *sources) for each in gradients]
 
 
 def _products(output: Tensor, inputs: Sequence[Tensor], cotangent: Tensor) -> list[Any]:

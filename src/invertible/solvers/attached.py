@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from invertible.errors import InvertibleError
 from invertible.solvers.linearised import Systems
+from invertible.solvers.second_derivatives import SecondDerivativeError, first_only
 
-
-class SecondDerivativeError(InvertibleError, RuntimeError):
-    """The derivative of a derivative was asked for where only the first is known."""
+FIRST_ONLY = (
+    "implicit_solution: knows first derivatives of the solution of y = x + g(x), and the derivative of one was taken. "
+    "Differentiate the forward direction twice instead, or leave create_graph out."
+)
 
 
 def attach(residual: Tensor, x: Tensor, systems: Systems, *, moving: bool) -> Tensor:
@@ -26,12 +27,6 @@ def attach(residual: Tensor, x: Tensor, systems: Systems, *, moving: bool) -> Te
         moving: whether the residual has a tangent too, whose derivative the backward pass would need.
     """
     return _Attach.apply(residual, x, systems, moving)  # pyright: ignore[reportReturnType]
-
-
-def first_only(derivative: Tensor) -> Tensor:
-    """The same values, with a graph that raises when a derivative is taken."""
-    with torch.enable_grad():
-        return _FirstOnly.apply(derivative.detach().requires_grad_())  # pyright: ignore[reportReturnType]
 
 
 def depends_on_others(value: Tensor, point: Tensor) -> bool:
@@ -49,13 +44,6 @@ def depends_on_others(value: Tensor, point: Tensor) -> bool:
     return False
 
 
-def _refuse() -> SecondDerivativeError:
-    return SecondDerivativeError(
-        "implicit_solution: knows first derivatives of the solution of y = x + g(x), and the derivative of one was "
-        "taken. Differentiate the forward direction twice instead, or leave create_graph out."
-    )
-
-
 class _Attach(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, residual: Tensor, x: Tensor, systems: Systems, moving: bool) -> Tensor:  # noqa: ANN401, FBT001
@@ -66,16 +54,6 @@ class _Attach(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
         level = forward_ad._current_level >= 0
         if level and (ctx.moving or forward_ad.unpack_dual(grads[0]).tangent is not None):
-            raise _refuse()
+            raise SecondDerivativeError(FIRST_ONLY)
         found = -ctx.systems.solve_transposed(grads[0])
-        return first_only(found) if torch.is_grad_enabled() else found, None, None, None
-
-
-class _FirstOnly(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, derivative: Tensor) -> Tensor:  # noqa: ANN401
-        return derivative.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ANN401
-        raise _refuse()
+        return first_only(found, FIRST_ONLY) if torch.is_grad_enabled() else found, None, None, None

@@ -8,8 +8,9 @@ from torch.autograd import forward_ad
 
 from invertible.errors import ConfigError, ShapeError
 from invertible.shapes import full_precision
-from invertible.solvers.attached import attach, depends_on_others, first_only
+from invertible.solvers.attached import FIRST_ONLY, attach, depends_on_others
 from invertible.solvers.linearised import Systems
+from invertible.solvers.second_derivatives import first_only
 
 # In units of eps, relative to the right-hand side; for ill-conditioned systems `gmres` has a floor of its own.
 DEFAULT_TOLERANCE = 16
@@ -92,4 +93,4 @@ def _attached(g: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, accuracy: flo
     if tangent is None:
         return solution
     motion = systems.solve(-tangent)
-    return forward_ad.make_dual(solution, first_only(motion) if solution.requires_grad else motion)
+    return forward_ad.make_dual(solution, first_only(motion, FIRST_ONLY) if solution.requires_grad else motion)

@@ -12,14 +12,18 @@ import torch
 from torch import Tensor
 
 from invertible.errors import NotInvertibleError
-from invertible.solvers.attached import SecondDerivativeError
 from invertible.solvers.direct_gradients import direct
 from invertible.solvers.ode import State
 from invertible.solvers.passage import Passage
+from invertible.solvers.second_derivatives import first_only
 from invertible.solvers.shear import Gradients, Pair
 from invertible.solvers.witnesses import Witnesses
 
 Result = TypeVar("Result")
+FIRST_ONLY = (
+    "reversible solver: knows first derivatives of its solution, and the derivative of one was taken. Use "
+    "FixedStepSolver, through which any derivative goes, or leave create_graph out."
+)
 
 
 class RecomputedWarning(UserWarning):
@@ -165,23 +169,5 @@ class _WalkBack(torch.autograd.Function):
             found[count:] = direct(parameters, found[count:])
         if torch.is_grad_enabled():
             # A graph of these was asked for, which would have to be that of the whole way.
-            found = [None if x is None else _first_only(x) for x in found]
+            found = [None if x is None else first_only(x, FIRST_ONLY) for x in found]
         return None, None, *found
-
-
-def _first_only(derivative: Tensor) -> Tensor:
-    with torch.enable_grad():
-        return _FirstOnly.apply(derivative.detach().requires_grad_())  # pyright: ignore[reportReturnType]
-
-
-class _FirstOnly(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, derivative: Tensor) -> Tensor:  # noqa: ANN401
-        return derivative.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ANN401
-        raise SecondDerivativeError(
-            "reversible solver: knows first derivatives of its solution, and the derivative of one was taken. Use "
-            "FixedStepSolver, through which any derivative goes, or leave create_graph out."
-        )

@@ -19,7 +19,7 @@ from invertible.blocks.lipschitz import (
 )
 from invertible.blocks.residual import ExactLogDet, PowerSeries, ResidualBlock, RussianRoulette, log_det_statistics
 from invertible.errors import ConfigError, ConvergenceError, DomainError, ShapeError
-from invertible.solvers.attached import SecondDerivativeError
+from invertible.solvers.second_derivatives import SecondDerivativeError
 from invertible.testing import check_bijection
 from tests.tools import randomise
 

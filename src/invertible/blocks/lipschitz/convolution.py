@@ -29,6 +29,19 @@ class LipschitzConvolution(LipschitzLayer):
     groups: int
     padding_mode: Any
 
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sizes,
+        *,
+        lipschitz: float = 1.0,
+        norm: float = 2,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, **options)  # pyright: ignore[reportCallIssue]
+        self.set_target(lipschitz, norm)
+
     def geometry(self) -> Geometry:
         """Kernel size, stride, dilation and padding."""
         ends = pads(self)  # pyright: ignore[reportArgumentType]
@@ -102,19 +115,6 @@ class LipschitzConv1d(LipschitzConvolution, nn.Conv1d):
         (B, C, L) -> (B, C', L').
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Sizes,
-        *,
-        lipschitz: float = 1.0,
-        norm: float = 2,
-        **options: Any,  # noqa: ANN401
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, **options)  # pyright: ignore[reportArgumentType]
-        self.set_target(lipschitz, norm)
-
 
 class LipschitzConv2d(LipschitzConvolution, nn.Conv2d):
     """y = K min(1, c/|K|) * x + b, whose Lipschitz constant is certified to be at most c at the image's size.
@@ -158,19 +158,6 @@ class LipschitzConv2d(LipschitzConvolution, nn.Conv2d):
         >>> y = layer(torch.randn(16, 12, 8, 8))
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Sizes,
-        *,
-        lipschitz: float = 1.0,
-        norm: float = 2,
-        **options: Any,  # noqa: ANN401
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, **options)  # pyright: ignore[reportArgumentType]
-        self.set_target(lipschitz, norm)
-
 
 class LipschitzConv3d(LipschitzConvolution, nn.Conv3d):
     """`LipschitzConv2d` with three spatial axes.
@@ -186,16 +173,3 @@ class LipschitzConv3d(LipschitzConvolution, nn.Conv3d):
     Shapes:
         (B, C, D, H, W) -> (B, C', D', H', W').
     """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Sizes,
-        *,
-        lipschitz: float = 1.0,
-        norm: float = 2,
-        **options: Any,  # noqa: ANN401
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, **options)  # pyright: ignore[reportArgumentType]
-        self.set_target(lipschitz, norm)

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from invertible.solvers.attached import SecondDerivativeError
+from invertible.solvers.second_derivatives import first_only
+
+FIRST_ONLY = (
+    "ResidualBlock: the Neumann gradient of log_det has no derivative of its own, and one was taken. Build the "
+    "block with gradient='autograd', or with log_det='exact'."
+)
 
 
 def differentiable_once(x: Tensor) -> Tensor:
@@ -26,17 +31,4 @@ class _Once(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401
         (gradient,) = gradients
-        return _Refused.apply(gradient.detach().requires_grad_()) if torch.is_grad_enabled() else gradient  # pyright: ignore[reportReturnType]
-
-
-class _Refused(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
-        return gradient.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401
-        raise SecondDerivativeError(
-            "ResidualBlock: the Neumann gradient of log_det has no derivative of its own, and one was taken. Build the "
-            "block with gradient='autograd', or with log_det='exact'."
-        )
+        return first_only(gradient, FIRST_ONLY) if torch.is_grad_enabled() else gradient
