@@ -154,8 +154,8 @@ def main() -> int:
             problems += [f"{name}, block {row[0]}: {row}" for row in entry["certificates"] if not row[3] <= row[2]]
         results[name] = entry
         print(name, entry, flush=True)
-    record = {"environment": _record.environment("invertible", "normflows", "zuko"), "results": results}
-    _record.write(options.out, "global-round-trip", "Round trips of globally invertible flows", text(results), record)
+        record = {"environment": _record.environment("invertible", "normflows", "zuko"), "results": results}
+        _record.write(options.out, "global-round-trip", "Round trips of globally invertible flows", text(results), record)
     print("\n".join(problems) or "All within the limits.")
     return 1 if problems else 0
 

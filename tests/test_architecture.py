@@ -20,8 +20,8 @@ LEVELS = {
     unit: level
     for level, units in enumerate(
         [
-            "errors shapes rounding norms solvers",
-            "ball bijection partition distributions dequantize memory module_step steps",
+            "errors shapes rounding norms solvers without_log_det",
+            "ball bijection partition distributions dequantize memory module_step steps physics",
             "fusion chain sequential flow classifier",
             "blocks stability testing",
             "models data saving representations",

@@ -73,7 +73,7 @@ def test_refuses_what_does_not_fit(tmp_path: Path) -> None:
         inv.load(tampered(path, other, config=wider))
     with pytest.raises(inv.ConfigError, match="the file holds no tensor"):
         inv.load(tampered(path, other, config=deeper))
-    with pytest.raises(inv.ConfigError, match="expected name to be one of 'glow', 'nice', .*, got 'os'"):
+    with pytest.raises(inv.ConfigError, match="expected name to be one of 'ffjord', 'glow', .*, got 'os'"):
         inv.load(tampered(path, other, config=json.dumps({"model": "os", "arguments": {}})))
     with pytest.raises(inv.ConfigError, match="unexpected keyword argument 'evil'"):
         inv.load(tampered(path, other, config=json.dumps({"model": "nice", "arguments": {"shape": 4, "evil": 1}})))

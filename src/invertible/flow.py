@@ -11,6 +11,7 @@ from invertible.dequantize import Dequantize
 from invertible.distributions import Base
 from invertible.errors import ConfigError, DomainError, NotInvertibleError, ShapeError
 from invertible.shapes import finite_rows
+from invertible.without_log_det import without_log_det
 
 
 class Flow(nn.Module):
@@ -125,7 +126,8 @@ class Flow(nn.Module):
         Raises:
             NotInvertibleError: if a sample is not finite.
         """
-        return self.sample_with_log_prob(n, condition, temperature, generator)[0]
+        with without_log_det():
+            return self.sample_with_log_prob(n, condition, temperature, generator)[0]
 
     @torch.no_grad()
     def sample_with_log_prob(
@@ -152,14 +154,16 @@ class Flow(nn.Module):
     def encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """The latents z = f(x | c) of shape (B, *base.shape)."""
         condition = self._condition(condition)
-        z, _ = self.bijection(x, self._given(self.bijection, condition))
+        with without_log_det():
+            z, _ = self.bijection(x, self._given(self.bijection, condition))
         self._check_result("encode", z, x=x, condition=condition)
         return z
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """The data x = f^-1(z | c)."""
         condition = self._condition(condition)
-        x, _ = self.bijection.inverse(z, self._given(self.bijection, condition))
+        with without_log_det():
+            x, _ = self.bijection.inverse(z, self._given(self.bijection, condition))
         self._check_result("decode", x, z=z, condition=condition)
         return x
 

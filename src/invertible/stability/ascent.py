@@ -13,6 +13,7 @@ from invertible.stability.batches import per_row, rows_of
 from invertible.stability.passage import LOST
 from invertible.stability.products import Linearization, SolvedInverse, norm, times
 from invertible.stability.projection import unit
+from invertible.without_log_det import without_log_det
 
 # Tolerance and iterations of the linear systems of an implicit gradient: a direction of ascent needs no more.
 IMPLICIT_TOLERANCE, IMPLICIT_ITERATIONS = 1e-3, 30
@@ -118,6 +119,7 @@ class Climber:
             self.inverse_gradient = "implicit"
         return _Implicit.apply(y, self.f, condition)  # pyright: ignore[reportReturnType]
 
+    @without_log_det()
     def _by_halves(self, evaluate: Callable[..., Climb], x: Tensor, condition: Tensor | None, probe: Any) -> Climb:  # noqa: ANN401
         """Evaluate a batch; where an error about values is raised, halve it until the rows to blame stand alone."""
         try:

@@ -13,6 +13,7 @@ from invertible.stability.batches import per_row
 from invertible.stability.passage import Direction, send
 from invertible.stability.products import NotDifferentiableError, norm, ratio, times
 from invertible.stability.sensitivity import Roundings
+from invertible.without_log_det import without_log_det
 
 NEIGHBOURS = 3
 
@@ -34,6 +35,7 @@ class Expected(NamedTuple):
 Estimate = Callable[[Bijection, Tensor, Tensor | None, torch.Generator], Expected]
 
 
+@without_log_det()
 def by_adjoints(bijection: Bijection, y: Tensor, condition: Tensor | None, generator: torch.Generator) -> Expected:
     """From the adjoints of all operations along a random direction and along the measured error, plus the latter.
 
@@ -65,6 +67,7 @@ def by_adjoints(bijection: Bijection, y: Tensor, condition: Tensor | None, gener
 
 
 @torch.no_grad()
+@without_log_det()
 def by_neighbours(bijection: Bijection, y: Tensor, condition: Tensor | None, generator: torch.Generator) -> Expected:
     """From round trips x -> y -> x of points within rounding of x', plus the measured error; without derivatives.
 

@@ -19,6 +19,7 @@ from invertible.stability.sample_sets import SampleSet
 from invertible.stability.sections import UnsuitedError
 from invertible.stability.spectrum import singular_values
 from invertible.stability.summaries import BlockBound, BoundsSummary, DigitsSummary, SpectrumSummary
+from invertible.without_log_det import without_log_det
 
 # A log-determinant is off if the error exceeds so many roundings of the singular values' logarithms.
 ROUNDINGS = 64
@@ -37,6 +38,7 @@ class Measured:
         return self.chosen.some(self.rows[:count])
 
 
+@without_log_det()
 def judge_digits(
     bijection: Bijection, control: Control, measured: Measured, count: int, generator: torch.Generator
 ) -> DigitsSummary | None:

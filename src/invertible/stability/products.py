@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from invertible.errors import InvertibleError
 from invertible.stability.batches import per_row
 from invertible.stability.passage import Direction
+from invertible.without_log_det import without_log_det
 
 # What torch raises where an operation has no derivative in forward mode.
 NO_FORWARD_MODE = (RuntimeError, NotImplementedError)
@@ -70,7 +71,7 @@ class Linearization:
 
     @torch.no_grad()
     def _dual(self, v: Tensor) -> Tensor:
-        with forward_ad.dual_level():
+        with forward_ad.dual_level(), without_log_det():
             y, _ = self._direction(forward_ad.make_dual(self.x, v), self._condition)
             tangent = forward_ad.unpack_dual(y).tangent
             if tangent is None:

@@ -19,6 +19,7 @@ from invertible.memory.step import Step
 from invertible.shapes import check_placement, zero_log_det
 from invertible.solvers.fixed_point import FixedPoint, SolverOptions, solve_residual
 from invertible.solvers.implicit import implicit_solution
+from invertible.without_log_det import log_det_wanted
 
 
 class ResidualBlock(Bijection):
@@ -117,7 +118,7 @@ class ResidualBlock(Bijection):
         x = self.solve(y, condition).x
         g = self.residual_map(condition)
         x = implicit_solution(g, x, y, owner=type(self).__name__)
-        return x, -self._estimate(x, condition)[1]
+        return x, -self._estimate(x, condition)[1] if log_det_wanted() else zero_log_det(x)
 
     def solve(self, y: Tensor, condition: Tensor | None = None) -> FixedPoint:
         """x without a graph and without log_det, with its residual, error bound and evaluations, all per sample."""
@@ -165,7 +166,7 @@ class ResidualBlock(Bijection):
         return log_det_of(self.log_det, self.eval_log_det, x, in_training=self.training)
 
     def _estimate(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        if not x.numel():
+        if not (x.numel() and log_det_wanted()):
             return self.residual_map(condition)(x), zero_log_det(x)
         if torch.is_inference_mode_enabled():
             # Nothing can be differentiated there, not even in between.
