@@ -155,7 +155,9 @@ def main() -> int:
         results[name] = entry
         print(name, entry, flush=True)
         record = {"environment": _record.environment("invertible", "normflows", "zuko"), "results": results}
-        _record.write(options.out, "global-round-trip", "Round trips of globally invertible flows", text(results), record)
+        _record.write(
+            options.out, "global-round-trip", "Round trips of globally invertible flows", text(results), record
+        )
     print("\n".join(problems) or "All within the limits.")
     return 1 if problems else 0
 

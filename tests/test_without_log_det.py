@@ -9,7 +9,6 @@ import invertible as inv
 from invertible.without_log_det import log_det_wanted, without_log_det
 from tests.registry import BLOCKS, make
 
-
 COSTLY = [name for name in BLOCKS if name.startswith(("residual", "continuous"))]
 
 
@@ -71,11 +70,16 @@ def test_sampling_and_encoding_evaluate_no_log_det(family: str, monkeypatch: pyt
 
 def test_the_wish_ends_with_its_block_and_is_its_threads_own() -> None:
     seen = []
-    with pytest.raises(ValueError, match="inside"), without_log_det():
+
+    @without_log_det()
+    def fails() -> None:
         thread = threading.Thread(target=lambda: seen.append(log_det_wanted()))
         thread.start()
         thread.join()
         seen.append(log_det_wanted())
         raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fails()
     assert seen == [True, False]
     assert log_det_wanted()
