@@ -2,24 +2,19 @@
 
 import os
 import random
-import sys
+import warnings
 import zlib
 from contextlib import contextmanager
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
-from beartype import BeartypeConf, beartype
 from hypothesis import settings
 
-# An int may stand where a float is annotated, as PEP 484 has it and as every caller writes it.
-check_types = beartype(conf=BeartypeConf(is_pep484_tower=True))
+from tests import type_checks
 
 if os.environ.get("INVERTIBLE_NO_TYPECHECK") != "1":
-    if "invertible" in sys.modules:
-        raise RuntimeError("invertible was imported before tests/conftest.py could have its annotations checked.")
-    jaxtyping.install_import_hook("invertible", f"{__name__}.check_types")
+    type_checks.install("invertible")
 
 # The same examples on every run; no deadline, since a first call of torch may take seconds.
 settings.register_profile("invertible", deadline=None, derandomize=True, database=None)
@@ -55,11 +50,8 @@ def unchecked_types():
 
     @contextmanager
     def unchecked():
-        before = jaxtyping.config.jaxtyping_disable
-        jaxtyping.config.update("jaxtyping_disable", True)
-        try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", type_checks.WrongTypeWarning)
             yield
-        finally:
-            jaxtyping.config.update("jaxtyping_disable", before)
 
     return unchecked
