@@ -53,12 +53,21 @@ def start_and_signal(whole: Path, out: Path, number: signal.Signals) -> subproce
     return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_asked_to_stop_saves_says_so_and_goes_on(whole, tmp_path, number):
-    stopped = start_and_signal(whole, tmp_path / "run", number)
+def stopped_by(number: signal.Signals, whole: Path, out: Path) -> subprocess.CompletedProcess:
+    stopped = start_and_signal(whole, out, number)
     assert stopped.returncode == 128 + number, stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert f"{number.name}: stopped after step" in stopped.stdout
+    return stopped
+
+
+def test_a_run_that_is_terminated_saves_and_says_so(whole, tmp_path):
+    stopped_by(signal.SIGTERM, whole, tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_an_interrupted_run_goes_on(whole, tmp_path):
+    stopped = stopped_by(signal.SIGINT, whole, tmp_path / "run")
     resume = stopped.stdout.splitlines()[-1].split()
     assert resume[:2] == ["invertible", "train"]
     done = subprocess.run(
