@@ -10,7 +10,7 @@ import zuko
 from torch import Tensor, nn
 
 import invertible as inv
-from invertible.solvers.fixed_step import FixedStepSolver
+from invertible.solvers.ode.fixed_step import FixedStepSolver
 
 ACCURATE = FixedStepSolver("rk4", 40)
 

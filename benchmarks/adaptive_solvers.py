@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from invertible.blocks.continuous.traces import divergence
 from invertible.errors import require
-from invertible.solvers.adaptive import GRADIENTS, AdaptiveSolver
+from invertible.solvers.ode.adaptive import GRADIENTS, AdaptiveSolver
 
 SAMPLES, TOLERANCES = 128, (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 LIBRARIES = ("torchode", "torchdiffeq")

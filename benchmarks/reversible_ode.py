@@ -27,12 +27,12 @@ from _timing import clock, interleaved, median_ratio, peak_bytes
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from invertible.solvers.algebraic import AlgebraicallyReversible
-from invertible.solvers.fixed_step import FixedStepSolver
-from invertible.solvers.leapfrog import AsynchronousLeapfrog
-from invertible.solvers.ode import State
-from invertible.solvers.reversible import ReversibleSolver
-from invertible.solvers.shear import Pair
+from invertible.solvers.ode.algebraic import AlgebraicallyReversible
+from invertible.solvers.ode.fixed_step import FixedStepSolver
+from invertible.solvers.ode.leapfrog import AsynchronousLeapfrog
+from invertible.solvers.ode.reversible import ReversibleSolver
+from invertible.solvers.ode.shear import Pair
+from invertible.solvers.ode.solver import State
 
 FEATURES, HIDDEN, SAMPLES, END = 8, 32, 32, 1.0
 PROFILED = 1000  # steps: the profiler's own records of more fill the memory

@@ -10,9 +10,9 @@ from invertible import Bijection
 from invertible.blocks.continuous import TimeNet
 from invertible.blocks.lipschitz import LipschitzConvNet, LipschitzDenseNet, LipschitzMLP
 from invertible.blocks.scale import SCALES
-from invertible.solvers.fixed_step import FixedStepSolver
-from invertible.solvers.leapfrog import AsynchronousLeapfrog
-from invertible.solvers.reversible import ReversibleSolver
+from invertible.solvers.ode.fixed_step import FixedStepSolver
+from invertible.solvers.ode.leapfrog import AsynchronousLeapfrog
+from invertible.solvers.ode.reversible import ReversibleSolver
 from tests.models.examples import MODELS, data_for
 from tests.tools import randomise
 

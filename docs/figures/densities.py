@@ -14,7 +14,7 @@ import torch
 
 import invertible as inv
 from invertible.data.toys import TOYS
-from invertible.solvers.fixed_step import FixedStepSolver
+from invertible.solvers.ode.fixed_step import FixedStepSolver
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -11,9 +11,9 @@ import torch
 from matplotlib.axes import Axes
 from torch import nn
 
-from invertible.solvers.fixed_step import FixedStepSolver
-from invertible.solvers.leapfrog import AsynchronousLeapfrog
-from invertible.solvers.reversible import ReversibleSolver
+from invertible.solvers.ode.fixed_step import FixedStepSolver
+from invertible.solvers.ode.leapfrog import AsynchronousLeapfrog
+from invertible.solvers.ode.reversible import ReversibleSolver
 
 INK, SOFT = "#1f2937", "#9ca3af"
 COLOURS = ("#2563eb", "#0d9488", "#d97706", "#dc2626")

@@ -13,11 +13,11 @@ from invertible.blocks.nets import fit_condition
 from invertible.blocks.reversible_ode import ReversibleODE
 from invertible.errors import ConfigError, ShapeError
 from invertible.norms import lipschitz_bound
-from invertible.solvers.fixed_step import FixedStepSolver
-from invertible.solvers.leapfrog import AsynchronousLeapfrog
-from invertible.solvers.one_step import METHODS
-from invertible.solvers.reversible import ReversibleSolver
-from invertible.solvers.reversible_heun import ReversibleHeun
+from invertible.solvers.ode.fixed_step import FixedStepSolver
+from invertible.solvers.ode.leapfrog import AsynchronousLeapfrog
+from invertible.solvers.ode.one_step import METHODS
+from invertible.solvers.ode.reversible import ReversibleSolver
+from invertible.solvers.ode.reversible_heun import ReversibleHeun
 from invertible.testing import check_bijection
 
 

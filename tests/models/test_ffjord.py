@@ -9,8 +9,8 @@ import invertible as inv
 from invertible.blocks.continuous import ContinuousBlock, energies
 from invertible.errors import ConfigError
 from invertible.models.ffjord import ffjord
-from invertible.solvers.adaptive import AdaptiveSolver
-from invertible.solvers.fixed_step import FixedStepSolver
+from invertible.solvers.ode.adaptive import AdaptiveSolver
+from invertible.solvers.ode.fixed_step import FixedStepSolver
 from tests.tools import randomise
 
 QUICK = {"method": "rk4", "steps": 4}

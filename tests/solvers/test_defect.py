@@ -6,8 +6,8 @@ from torch import Tensor
 
 from invertible.errors import ConfigError, ConvergenceError, DomainError
 from invertible.solvers.defect import exact_inverse
-from invertible.solvers.fixed_step import FixedStepSolver
-from tests.solvers.fields import Net, of
+from invertible.solvers.ode.fixed_step import FixedStepSolver
+from tests.solvers.ode.fields import Net, of
 
 
 def flow(method: str, steps: int, gain: float, dtype: torch.dtype):

@@ -16,10 +16,10 @@ from invertible.memory.step import Step
 from invertible.norms import lipschitz_bound, outward, shear_norm
 from invertible.partition import Halves, Partition, Parts
 from invertible.shapes import check_placement, log_det_dtype, zero_log_det
-from invertible.solvers.algebraic import AlgebraicallyReversible
-from invertible.solvers.ode import State
-from invertible.solvers.reversible import ReversibleSolver
-from invertible.solvers.shear import Kick, Shear
+from invertible.solvers.ode.algebraic import AlgebraicallyReversible
+from invertible.solvers.ode.solver import State
+from invertible.solvers.ode.reversible import ReversibleSolver
+from invertible.solvers.ode.shear import Kick, Shear
 
 
 class ReversibleODE(Bijection):

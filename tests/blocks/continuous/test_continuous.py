@@ -12,8 +12,8 @@ from invertible.bijection import Bijection
 from invertible.blocks.continuous import ContinuousBlock, TimeNet, Trace, energies
 from invertible.errors import ConfigError, ConvergenceError, ShapeError
 from invertible.norms import ode_norms
-from invertible.solvers.adaptive import AdaptiveSolver
-from invertible.solvers.fixed_step import FixedStepSolver
+from invertible.solvers.ode.adaptive import AdaptiveSolver
+from invertible.solvers.ode.fixed_step import FixedStepSolver
 from invertible.testing import check_bijection
 from tests.tools import randomise
 

@@ -16,9 +16,9 @@ from invertible.blocks.continuous.traces import Trace
 from invertible.errors import ConfigError
 from invertible.norms import lipschitz_bound, ode_norms
 from invertible.shapes import zero_log_det
-from invertible.solvers.adaptive import AdaptiveSolver
 from invertible.solvers.defect import exact_inverse
-from invertible.solvers.ode import ODESolver
+from invertible.solvers.ode.adaptive import AdaptiveSolver
+from invertible.solvers.ode.solver import ODESolver
 from invertible.without_log_det import log_det_wanted
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from invertible.blocks.continuous.traces import divergence
 from invertible.errors import ShapeError
 from invertible.shapes import at_least_float32, full_precision
-from invertible.solvers.ode import ODESolver, State
+from invertible.solvers.ode.solver import ODESolver, State
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 from invertible.errors import ConfigError, choose
-from invertible.solvers.adaptive import AdaptiveSolver
-from invertible.solvers.fixed_step import METHODS, FixedStepSolver
-from invertible.solvers.leapfrog import AsynchronousLeapfrog
-from invertible.solvers.ode import ODESolver
-from invertible.solvers.reversible import ReversibleSolver
-from invertible.solvers.runge_kutta_pairs import PAIRS
+from invertible.solvers.ode.adaptive import AdaptiveSolver
+from invertible.solvers.ode.fixed_step import METHODS, FixedStepSolver
+from invertible.solvers.ode.leapfrog import AsynchronousLeapfrog
+from invertible.solvers.ode.reversible import ReversibleSolver
+from invertible.solvers.ode.runge_kutta_pairs import PAIRS
+from invertible.solvers.ode.solver import ODESolver
 
 # Where a name is of both kinds, alone it means the usual one; with its kind before it, either.
 USUALLY_FIXED = {name for name in METHODS if name != "dopri5"}

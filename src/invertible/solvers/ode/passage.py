@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from invertible.errors import ConfigError
-from invertible.solvers.ode import Field, State
-from invertible.solvers.shear import Dtypes, Gradients, Pair, Shear, gradients_of
-from invertible.solvers.surroundings import Autocast, Noise
+from invertible.solvers.ode.shear import Dtypes, Gradients, Pair, Shear, gradients_of
+from invertible.solvers.ode.solver import Field, State
+from invertible.solvers.ode.surroundings import Autocast, Noise
 
 # Seeds of a step's evaluations do not meet those of its neighbours.
 SHEARS_A_STEP = 8

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invertible.errors import ShapeError
-from invertible.solvers.ode import Field, State
+from invertible.solvers.ode.solver import Field, State
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from invertible.errors import NotInvertibleError
-from invertible.solvers.direct_gradients import direct
-from invertible.solvers.ode import State
-from invertible.solvers.passage import Passage
+from invertible.solvers.ode.direct_gradients import direct
+from invertible.solvers.ode.passage import Passage
+from invertible.solvers.ode.shear import Gradients, Pair
+from invertible.solvers.ode.solver import State
+from invertible.solvers.ode.witnesses import Witnesses
 from invertible.solvers.second_derivatives import first_only
-from invertible.solvers.shear import Gradients, Pair
-from invertible.solvers.witnesses import Witnesses
 
 Result = TypeVar("Result")
 FIRST_ONLY = (

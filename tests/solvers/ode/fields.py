@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from invertible.solvers.algebraic import AlgebraicallyReversible
-from invertible.solvers.ode import Field, State
+from invertible.solvers.ode.algebraic import AlgebraicallyReversible
+from invertible.solvers.ode.solver import Field, State
 
 
 class Net(nn.Module):

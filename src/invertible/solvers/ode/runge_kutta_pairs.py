@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invertible.errors import ConvergenceError, require
-from invertible.solvers.ode import Field, State
+from invertible.solvers.ode.solver import Field, State
 
 # Names in torchode.
 PAIRS = {"dopri5": "Dopri5", "tsit5": "Tsit5", "heun": "Heun"}

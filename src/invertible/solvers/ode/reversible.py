@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from invertible.errors import ConfigError, choose
-from invertible.solvers.algebraic import AlgebraicallyReversible
-from invertible.solvers.ode import Field, State
-from invertible.solvers.one_step import METHODS
-from invertible.solvers.shear import Kick, Pair, Shear
+from invertible.solvers.ode.algebraic import AlgebraicallyReversible
+from invertible.solvers.ode.one_step import METHODS
+from invertible.solvers.ode.shear import Kick, Pair, Shear
+from invertible.solvers.ode.solver import Field, State
 
 # The default's l^-N is e^7 = 1100 whatever N: walking back loses three digits of float64, and the forward pass is
 # stable for fields that contract at rates up to 7 over the span of time.

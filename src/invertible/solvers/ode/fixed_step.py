@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from invertible.errors import choose, require_positive
-from invertible.solvers.ode import Field, ODESolver, Solution, State
-from invertible.solvers.one_step import METHODS
+from invertible.solvers.ode.one_step import METHODS
+from invertible.solvers.ode.solver import Field, ODESolver, Solution, State
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from invertible.solvers.shear import Pair
+from invertible.solvers.ode.shear import Pair
 
 # Places at which something is left, however many steps there are.
 PLACES = 8

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invertible.solvers.runge_kutta_pairs import Controlled, Problem, integrate, replayed
+from invertible.solvers.ode.runge_kutta_pairs import Controlled, Problem, integrate, replayed
 from invertible.solvers.second_derivatives import first_only
 
 FIRST_ONLY = (

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from invertible.errors import ConfigError
-from invertible.solvers.algebraic import AlgebraicallyReversible
-from invertible.solvers.ode import Field, State
-from invertible.solvers.one_step import METHODS, time_of
-from invertible.solvers.shear import Kick, Pair, Shear
+from invertible.solvers.ode.algebraic import AlgebraicallyReversible
+from invertible.solvers.ode.one_step import METHODS, time_of
+from invertible.solvers.ode.shear import Kick, Pair, Shear
+from invertible.solvers.ode.solver import Field, State
 
 
 @dataclass(frozen=True)

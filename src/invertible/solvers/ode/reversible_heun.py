@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from invertible.solvers.algebraic import AlgebraicallyReversible
-from invertible.solvers.ode import Field, State
-from invertible.solvers.one_step import METHODS
-from invertible.solvers.shear import Kick, Pair, Shear
+from invertible.solvers.ode.algebraic import AlgebraicallyReversible
+from invertible.solvers.ode.one_step import METHODS
+from invertible.solvers.ode.shear import Kick, Pair, Shear
+from invertible.solvers.ode.solver import Field, State
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from invertible.errors import ConfigError, choose, require_positive
-from invertible.solvers.adaptive_gradients import Adjoint, Replay
-from invertible.solvers.ode import Field, ODESolver, Solution, State
-from invertible.solvers.runge_kutta_pairs import PAIRS, Controlled, Problem, integrate
+from invertible.solvers.ode.adaptive_gradients import Adjoint, Replay
+from invertible.solvers.ode.runge_kutta_pairs import PAIRS, Controlled, Problem, integrate
+from invertible.solvers.ode.solver import Field, ODESolver, Solution, State
 
 GRADIENTS = ("replay", "adjoint", "direct")
 

@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from invertible.errors import ConfigError, ShapeError
-from invertible.solvers.algebraic import AlgebraicallyReversible
-from invertible.solvers.fixed_step import FixedStepSolver
-from invertible.solvers.leapfrog import AsynchronousLeapfrog
-from invertible.solvers.one_step import METHODS
-from invertible.solvers.reversible import ReversibleSolver
-from invertible.solvers.reversible_heun import ReversibleHeun
-from tests.solvers.fields import Net, of, pendulum, stored
+from invertible.solvers.ode.algebraic import AlgebraicallyReversible
+from invertible.solvers.ode.fixed_step import FixedStepSolver
+from invertible.solvers.ode.leapfrog import AsynchronousLeapfrog
+from invertible.solvers.ode.one_step import METHODS
+from invertible.solvers.ode.reversible import ReversibleSolver
+from invertible.solvers.ode.reversible_heun import ReversibleHeun
+from tests.solvers.ode.fields import Net, of, pendulum, stored
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from invertible.solvers.ode import Field, State
-from invertible.solvers.one_step import OneStep
+from invertible.solvers.ode.one_step import OneStep
+from invertible.solvers.ode.solver import Field, State
 
 Dtypes = tuple[torch.dtype, ...]
 

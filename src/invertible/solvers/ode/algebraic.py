@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from invertible.errors import ConfigError, ShapeError, choose, require_positive
-from invertible.solvers.ode import Field, ODESolver, Solution, State
-from invertible.solvers.passage import Declared, Passage
-from invertible.solvers.reversible_gradient import Course, solve_with_gradient
-from invertible.solvers.shear import Pair, Shear
-from invertible.solvers.surroundings import Autocast, Noise
+from invertible.solvers.ode.passage import Declared, Passage
+from invertible.solvers.ode.reversible_gradient import Course, solve_with_gradient
+from invertible.solvers.ode.shear import Pair, Shear
+from invertible.solvers.ode.solver import Field, ODESolver, Solution, State
+from invertible.solvers.ode.surroundings import Autocast, Noise
 
 ON_FAILURE = {"recompute": True, "raise": False}
 

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from invertible.errors import ConfigError, NotInvertibleError
-from invertible.solvers.leapfrog import AsynchronousLeapfrog
-from invertible.solvers.reversible import ReversibleSolver
-from invertible.solvers.reversible_gradient import RecomputedWarning
+from invertible.solvers.ode.leapfrog import AsynchronousLeapfrog
+from invertible.solvers.ode.reversible import ReversibleSolver
+from invertible.solvers.ode.reversible_gradient import RecomputedWarning
 from invertible.solvers.second_derivatives import SecondDerivativeError
-from tests.solvers.fields import Net, of, stored
+from tests.solvers.ode.fields import Net, of, stored
 
 pytestmark = pytest.mark.usefixtures("float64")
 SOLVER = ReversibleSolver("midpoint", 12)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from invertible.errors import ConfigError, ConvergenceError
-from invertible.solvers.adaptive import GRADIENTS, AdaptiveSolver
-from invertible.solvers.fixed_step import FixedStepSolver
-from invertible.solvers.ode import ODESolver
+from invertible.solvers.ode.adaptive import GRADIENTS, AdaptiveSolver
+from invertible.solvers.ode.fixed_step import FixedStepSolver
+from invertible.solvers.ode.solver import ODESolver
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -54,10 +54,13 @@ def test_linear_systems_and_their_gradients(solver: ODESolver, turned: bool) -> 
 
 @pytest.mark.parametrize("rtol", [1e-3, 1e-6, 1e-9])
 def test_the_error_follows_the_tolerance(rtol: float) -> None:
-    x = torch.randn(6, 2)
+    x = torch.randn(64, 2)
     (exact,), _ = FixedStepSolver("rk4", 1000).solve(pendulum, (x,), 0.0, 2.0)
     (found,), evaluations = AdaptiveSolver(rtol=rtol, atol=rtol).solve(pendulum, (x,), 0.0, 2.0)
-    assert (found - exact).abs().max() < 100 * rtol
+    error = (found - exact).abs().amax(1)
+    assert error.median() < 10 * rtol
+    # At a loose tolerance a step now and then passes its estimate by chance.
+    assert error.max() < (400 if rtol == 1e-3 else 40) * rtol
     assert evaluations < 30 * (1e-3 / rtol) ** 0.25 + 40
 
 

@@ -1,0 +1,1 @@
+"""Solvers of ordinary differential equations: fixed, adaptive and reversible, and their gradients."""
