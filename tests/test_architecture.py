@@ -20,7 +20,7 @@ LEVELS = {
     unit: level
     for level, units in enumerate(
         [
-            "errors shapes rounding norms solvers without_log_det",
+            "errors shapes rounding norms solvers without_log_det image_metrics",
             "ball bijection partition distributions dequantize memory module_step steps physics",
             "fusion chain sequential flow classifier",
             "blocks stability testing",
@@ -58,6 +58,7 @@ LONG_FILES: dict[str, int] = {}
 BUILDERS = {
     "invertible.models.ffjord.ffjord",
     "invertible.models.glow.glow",
+    "invertible.models.irim.irim",
     "invertible.models.iresnet.iresnet",
     "invertible.models.irevnet.irevnet",
     "invertible.models.realnvp.realnvp",

@@ -26,7 +26,7 @@ class Decorating(ast.NodeTransformer):
     not find the module.
     """
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         """Decorate a function, and those inside it."""
         self.generic_visit(node)
         node.decorator_list.append(ast.copy_location(ast.Name(NAME, ast.Load()), node))

@@ -54,7 +54,18 @@ from invertible.sequential import Sequential
 __version__ = "0.1.0"
 
 # Loaded at first use, so that `import invertible` costs little more than `import torch`.
-_SUBPACKAGES = ("data", "memory", "models", "reports", "representations", "stability", "testing", "training")
+_SUBPACKAGES = (
+    "data",
+    "image_metrics",
+    "memory",
+    "models",
+    "physics",
+    "reports",
+    "representations",
+    "stability",
+    "testing",
+    "training",
+)
 _FUNCTIONS = {"adapt": "stability.adapters", "audit": "auditing", "save": "saving", "load": "saving"}
 
 

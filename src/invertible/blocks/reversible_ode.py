@@ -17,9 +17,9 @@ from invertible.norms import lipschitz_bound, outward, shear_norm
 from invertible.partition import Halves, Partition, Parts
 from invertible.shapes import check_placement, log_det_dtype, zero_log_det
 from invertible.solvers.ode.algebraic import AlgebraicallyReversible
-from invertible.solvers.ode.solver import State
 from invertible.solvers.ode.reversible import ReversibleSolver
 from invertible.solvers.ode.shear import Kick, Shear
+from invertible.solvers.ode.solver import State
 
 
 class ReversibleODE(Bijection):

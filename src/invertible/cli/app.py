@@ -47,6 +47,6 @@ app.command("predict")(predict.predict)
 app.command("audit")(audit.audit)
 app.command("inspect")(inspect.inspect)
 app.command("recipes")(recipes.recipes)
-app.command("data")(data.data)
+app.add_typer(data.app, name="data")
 # Options that are not its own belong to the benchmark.
 app.command("bench", context_settings={"ignore_unknown_options": True})(bench.bench)
