@@ -8,8 +8,10 @@ import torch
 import invertible as inv
 from invertible import Bijection
 from invertible.blocks.continuous import TimeNet
+from invertible.blocks.gated_convnet import gated_convnet
 from invertible.blocks.lipschitz import LipschitzConvNet, LipschitzDenseNet, LipschitzMLP
 from invertible.blocks.scale import SCALES
+from invertible.physics import MatrixOperator, Observation
 from invertible.solvers.ode.fixed_step import FixedStepSolver
 from invertible.solvers.ode.leapfrog import AsynchronousLeapfrog
 from invertible.solvers.ode.reversible import ReversibleSolver
@@ -72,6 +74,20 @@ def update(channels, out, stride=1):
     return torch.nn.Sequential(*layers, torch.nn.BatchNorm2d(5), torch.nn.ReLU(), torch.nn.Conv2d(5, out, 1)).eval()
 
 
+def observation(*shape):
+    """One sample's data, which serve any batch."""
+    generator = torch.Generator().manual_seed(0)
+    count = torch.Size(shape).numel()
+    matrix = torch.randn(5, count, generator=generator) / count**0.5
+    return Observation(MatrixOperator(matrix, shape), torch.randn(1, 5, generator=generator))
+
+
+def machine():
+    """The invertible part of a small i-RIM."""
+    model = inv.models.irim(image_channels=1, channels=4, hidden=(3, 3), factors=(1, 2), steps=2)
+    return model.core.machine.chain(observation(1, 3, 4))
+
+
 def contraction(net):
     """A residual block whose log-determinant is exact in training, too."""
     return inv.ResidualBlock(net, log_det="exact")
@@ -129,6 +145,16 @@ BLOCKS: dict[str, Entry] = {
     "continuous-conditional": Entry(
         lambda: inv.ContinuousBlock(TimeNet(3, (6,), condition_features=2), **ACCURATE), (3,), condition=(2,)
     ),
+    "orthogonal-coupling": Entry(lambda: inv.OrthogonalCoupling(4, gated_convnet(3, 2)), IMAGE),
+    "orthogonal-coupling-volumes": Entry(lambda: inv.OrthogonalCoupling(4, gated_convnet(3, 2, 3)), (4, 2, 3, 2)),
+    "orthogonal-coupling-in-part": Entry(
+        lambda: inv.OrthogonalCoupling(5, gated_convnet(3), coupled=3).inverted, (5, 3, 3)
+    ),
+    "orthogonal-coupling-vectors": Entry(lambda: inv.OrthogonalCoupling(6, torch.nn.Linear), VECTOR),
+    "gradient-injection": Entry(
+        lambda: inv.GradientInjection(observation(2, 3, 2), 2, multiplicity=2), (9, 3, 2), claims=("volume-preserving",)
+    ),
+    "irim-machine": Entry(machine, (4, 3, 4)),
     "reversible-ode": Entry(lambda: inv.ReversibleODE(TimeNet(3, (6,))), VECTOR),
     "reversible-ode-coupled": Entry(
         lambda: inv.ReversibleODE(TimeNet(3, (6,)), solver=ReversibleSolver("rk4", 3, coupling=0.8)), VECTOR

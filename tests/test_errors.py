@@ -64,7 +64,8 @@ ANY_RANK |= {
 }
 # Their inner networks are the user's, and know what they take.
 ANY_RANK |= {"reversible-residual-batch-norm", "swap", "swap-images", "chain-of-swaps", "residual-ordinary-net"}
-ANY_WIDTH |= {"residual-ordinary-net"}
+ANY_RANK |= {"orthogonal-coupling-vectors"}
+ANY_WIDTH |= {"residual-ordinary-net", "gradient-injection"}
 
 
 @BOTH

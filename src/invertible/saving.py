@@ -9,15 +9,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from invertible.classifier import Classifier
 from invertible.errors import ConfigError, DataError
-from invertible.flow import Flow
-from invertible.models import build
+from invertible.models import AnyModel, build
 
 FORMAT = "invertible-1"
 
 
-def save(model: Flow | Classifier, path: str | os.PathLike[str], *, metadata: dict[str, str] | None = None) -> None:
+def save(model: AnyModel, path: str | os.PathLike[str], *, metadata: dict[str, str] | None = None) -> None:
     """Write a model: its weights, its buffers, and the name and arguments that rebuild it.
 
     The file is written under a temporary name and then renamed, so that a killed run leaves the old one.
@@ -47,7 +45,7 @@ def save(model: Flow | Classifier, path: str | os.PathLike[str], *, metadata: di
         temporary.unlink(missing_ok=True)
 
 
-def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Flow | Classifier:
+def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> AnyModel:
     """Rebuild a model from a file written by `save`, in eval mode.
 
     Safe for files from strangers: the file holds tensors and JSON, and the weights must fit the model it names
@@ -102,7 +100,7 @@ def _read(path: Path, device: str | torch.device) -> tuple[Any, dict[str, torch.
         ) from error
 
 
-def _check_weights(path: str | os.PathLike[str], model: Flow | Classifier, tensors: dict[str, torch.Tensor]) -> None:
+def _check_weights(path: str | os.PathLike[str], model: AnyModel, tensors: dict[str, torch.Tensor]) -> None:
     expected = model.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected:

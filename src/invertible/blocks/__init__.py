@@ -6,10 +6,13 @@ from invertible.blocks.additive import AdditiveCoupling
 from invertible.blocks.affine import AffineCoupling
 from invertible.blocks.batch_norm import BatchNorm
 from invertible.blocks.continuous import ContinuousBlock
+from invertible.blocks.gated_convnet import GatedConvNet, gated_convnet
+from invertible.blocks.gradient_injection import GradientInjection
 from invertible.blocks.haar import Haar
 from invertible.blocks.linear import InvertibleConv1x1, InvertibleLinear
 from invertible.blocks.logit import Logit
 from invertible.blocks.multiscale import FactorOut, resampled
+from invertible.blocks.orthogonal_coupling import OrthogonalCoupling
 from invertible.blocks.padding import ChannelPadding, PaddedSwapResidual
 from invertible.blocks.permutation import Permutation
 from invertible.blocks.reshape import Flatten, Squeeze
@@ -31,11 +34,14 @@ __all__ = [
     "DiagonalScaling",
     "FactorOut",
     "Flatten",
+    "GatedConvNet",
+    "GradientInjection",
     "Haar",
     "InvertibleConv1x1",
     "InvertibleLinear",
     "LeakyReLU",
     "Logit",
+    "OrthogonalCoupling",
     "PaddedSwapResidual",
     "Permutation",
     "ResidualBlock",
@@ -48,5 +54,6 @@ __all__ = [
     "Standardise",
     "SwapResidual",
     "Tanh",
+    "gated_convnet",
     "resampled",
 ]

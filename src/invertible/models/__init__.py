@@ -1,4 +1,4 @@
-"""Models: one paper a file, each a function that returns a `Flow` or a `Classifier`."""
+"""Models: one paper a file, each a function that returns a `Flow`, a `Classifier` or a `Reconstructor`."""
 
 import inspect
 from collections.abc import Callable
@@ -11,11 +11,18 @@ from invertible.models.ffjord import ffjord
 from invertible.models.glow import glow
 from invertible.models.iresnet import iresnet
 from invertible.models.irevnet import irevnet
+from invertible.models.irim import irim
 from invertible.models.nice import nice
 from invertible.models.realnvp import realnvp
+from invertible.models.reconstructor import Reconstructor
 from invertible.models.residual_flow import residual_flow
 from invertible.models.resnet import resnet
 from invertible.models.revnet import revnet
+from invertible.models.rim import rim
+from invertible.models.unet import unet
+
+# What a file of weights may hold, and a recipe may train.
+AnyModel = Flow | Classifier | Reconstructor
 
 FLOWS: dict[str, Callable[..., Flow]] = {
     "ffjord": ffjord,
@@ -30,10 +37,15 @@ CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
     "resnet": resnet,
     "revnet": revnet,
 }
-BUILDERS: dict[str, Callable[..., Flow | Classifier]] = {**FLOWS, **CLASSIFIERS}
+RECONSTRUCTORS: dict[str, Callable[..., Reconstructor]] = {
+    "irim": irim,
+    "rim": rim,
+    "unet": unet,
+}
+BUILDERS: dict[str, Callable[..., AnyModel]] = {**FLOWS, **CLASSIFIERS, **RECONSTRUCTORS}
 
 
-def build(name: str, arguments: dict[str, Any]) -> Flow | Classifier:
+def build(name: str, arguments: dict[str, Any]) -> AnyModel:
     """Build a model by its name and arguments, as recipes and saved files hold them.
 
     Args:
@@ -56,14 +68,19 @@ __all__ = [
     "BUILDERS",
     "CLASSIFIERS",
     "FLOWS",
+    "RECONSTRUCTORS",
+    "AnyModel",
     "build",
     "ffjord",
     "glow",
     "iresnet",
     "irevnet",
+    "irim",
     "nice",
     "realnvp",
     "residual_flow",
     "resnet",
     "revnet",
+    "rim",
+    "unet",
 ]

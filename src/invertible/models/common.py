@@ -11,8 +11,9 @@ from invertible.classifier import Classifier
 from invertible.distributions import BASES, Base, ConditionalNormal
 from invertible.errors import ConfigError, choose
 from invertible.flow import Flow
+from invertible.models.reconstructor import Reconstructor
 
-Model = TypeVar("Model", Flow, Classifier)
+Model = TypeVar("Model", Flow, Classifier, Reconstructor)
 
 COUPLINGS = {"additive": AdditiveCoupling, "affine": AffineCoupling, "spline": SplineCoupling}
 
