@@ -32,6 +32,8 @@ SCRIPTS = {
     "adaptive_solvers.py": [],
     "reversible_ode.py": [],
     "global_round_trip.py": ["--steps", "20", "--models", "residual", "continuous, rk4"],
+    "irim_memory.py": ["--quick"],
+    "mri_reconstruction.py": ["--seconds", "5"],
     "globally_invertible.py": ["--data", "moons", "--seconds", "5", "--seeds", "1"],
     "audit_time.py": ["--models", "2x8", "--images", "32"],
 }
