@@ -25,7 +25,7 @@ LEVELS = {
             "fusion chain sequential flow classifier",
             "blocks stability testing",
             "models data saving representations",
-            "training reports auditing",
+            "training reports auditing reconstruction",
             "__main__ cli demo recipes reproduce",
         ]
     )

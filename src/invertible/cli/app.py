@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from invertible.cli import audit, bench, data, demo, inspect, predict, recipes, sample, score, train
+from invertible.cli import audit, bench, data, demo, inspect, predict, recipes, reconstruct, sample, score, train
 
 app = typer.Typer(
     name="invertible",
@@ -44,6 +44,7 @@ app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("score")(score.score)
 app.command("predict")(predict.predict)
+app.command("reconstruct")(reconstruct.reconstruct)
 app.command("audit")(audit.audit)
 app.command("inspect")(inspect.inspect)
 app.command("recipes")(recipes.recipes)

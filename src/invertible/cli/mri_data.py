@@ -1,7 +1,5 @@
 """`invertible data mri-volumes` and `mri-simulate`: volumes that packages ship, and k-space simulated from them."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +8,6 @@ import typer
 
 from invertible.cli.options import command
 from invertible.errors import ConfigError
-
-Told = Callable[[int, int, str], None]
 
 
 def mri_volumes() -> None:
@@ -60,12 +56,14 @@ def mri_simulate(options: SimulateOptions) -> None:
 
     from invertible.cli.output import console
     from invertible.data.mri import Simulation, simulate_dataset
+    from invertible.training.counting import counting
 
     snr = None if options.snr == math.inf else options.snr
     simulation = Simulation(size=options.size, coils=options.coils, snr=snr, phase=options.phase)
     parts = {"train": options.train, "validation": options.validation, "test": options.test}
     splits = {part: names for part, text in parts.items() if (names := _names(text))}
-    with _progress() as told:
+    with counting(console(stderr=True)) as told:
+        told(0, 0, "reading volumes")
         written = simulate_dataset(
             options.out,
             simulation,
@@ -100,17 +98,3 @@ def _table(written: list[Any], out: Path) -> Any:  # noqa: ANN401
         "all", "", str(sum(each.slices for each in written)), f"{sum(each.size for each in written) / 1e6:.1f}"
     )
     return made
-
-
-@contextmanager
-def _progress() -> Iterator[Told]:
-    """A bar on a terminal: files done, the time left, and the file at hand."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from invertible.cli.output import console
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    screen = console(stderr=True)
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task = bar.add_task("reading volumes", total=None)
-        yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)

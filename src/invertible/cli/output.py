@@ -14,6 +14,7 @@ from invertible.classifier import Classifier
 from invertible.data import DataSet, Split, load
 from invertible.errors import ConfigError
 from invertible.flow import Flow
+from invertible.models.reconstructor import Reconstructor
 
 SPLITS = ("train", "validation", "test")
 
@@ -32,6 +33,20 @@ def table(title: str, *columns: str) -> Table:
     return made
 
 
+def device_named(name: str | None) -> torch.device:
+    """A device of this machine; a GPU if there is one, else the CPU, if `None`.
+
+    Raises:
+        ConfigError: if there is no such device.
+    """
+    try:
+        where = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device: expected a device of this machine, such as cpu or cuda, got {name!r}.") from error
+    return where
+
+
 def load_trained(path: Path, device: str | None) -> Flow | Classifier:
     """Load a model file, or the model in the folder of a run, onto a device.
 
@@ -40,17 +55,32 @@ def load_trained(path: Path, device: str | None) -> Flow | Classifier:
         device: name of the device; a GPU if there is one, else the CPU, if `None`.
 
     Raises:
-        ConfigError: if there is no such device.
+        ConfigError: if there is no such device, or it is a model that reconstructs.
         DataError: if there is no such file.
     """
-    try:
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
+    model = saving.load(model_file(path), device=device_named(device))
+    if isinstance(model, Reconstructor):
         raise ConfigError(
-            f"--device: expected a device of this machine, such as cpu or cuda, got {device!r}."
-        ) from error
-    return saving.load(model_file(path), device=where)
+            f"{path}: expected a flow or a classifier, got a model that reconstructs images. 'invertible reconstruct "
+            f"{path} FILE.h5 -o OUT.h5' uses it."
+        )
+    return model
+
+
+def load_reconstructor(path: Path, device: str | None) -> Reconstructor:
+    """Load a model that reconstructs as `load_trained` loads others.
+
+    Raises:
+        ConfigError: if it is a flow or a classifier.
+    """
+    model = saving.load(model_file(path), device=device_named(device))
+    if not isinstance(model, Reconstructor):
+        kind = "flow" if isinstance(model, Flow) else "classifier"
+        raise ConfigError(
+            f"{path}: expected a model that reconstructs, such as models.irim makes, got a {kind}. 'invertible train "
+            "irim-mri-small' trains one."
+        )
+    return model
 
 
 def load_model(path: Path, device: str | None) -> Flow:

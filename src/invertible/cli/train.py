@@ -55,6 +55,7 @@ def train(options: TrainOptions) -> None:
         require(package, "train")
     from invertible import recipes
     from invertible.cli.output import console
+    from invertible.cli.run_report import report
     from invertible.training import RunOptions, run
 
     recipe = recipes.load(options.recipe, _overrides(options))
@@ -73,7 +74,7 @@ def train(options: TrainOptions) -> None:
     if result.interrupted is not None:
         raise typer.Exit(128 + result.interrupted)
     if result.metrics:
-        _report(result.folder, result.metrics)
+        report(result.folder, result.metrics)
 
 
 def _is_first_process() -> bool:
@@ -139,37 +140,3 @@ def free_folder(parent: Path, name: str) -> Path:
         count += 1
         folder = parent / f"{name}-{count}"
     return folder
-
-
-def _report(folder: Path, metrics: dict) -> None:
-    from invertible.cli.output import console, table
-
-    splits = [name for name in ("train", "validation", "test") if name in metrics]
-    classifier = "classes" in metrics
-    columns = (
-        ("accuracy in %", "standard error", "cross-entropy in nats")
-        if classifier
-        else (metrics["unit"].replace("_per_", "/"), "standard error")
-    )
-    title = f"{metrics['recipe']}: best model, step {metrics['step']}"
-    made = table(title, "split", *columns, "samples", "not finite")
-    for name in splits:
-        score = metrics[name]
-        figures = _accuracies(score) if classifier else [_number(score[key]) for key in ("mean", "standard_error")]
-        made.add_row(name, *figures, str(score["samples"]), str(score["non_finite"]))
-    out = console()
-    out.print(made)
-    out.print(f"model: {folder / 'model.safetensors'}", soft_wrap=True)
-    if classifier:
-        out.print(f"pictures: {folder / 'curves.png'}, {folder / 'confusion.png'}", soft_wrap=True)
-
-
-def _accuracies(score: dict) -> list[str]:
-    percent = [_number(score[key], 2, 100) for key in ("accuracy", "standard_error")]
-    return [*percent, _number(score["cross_entropy"])]
-
-
-def _number(value: float | None, digits: int = 4, factor: float = 1.0) -> str:
-    from invertible.cli.output import number
-
-    return number(float("nan") if value is None else factor * value, digits)

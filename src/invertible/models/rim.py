@@ -106,7 +106,8 @@ class ConvGRUCell(nn.Module):
         """The next h."""
         (xz, xr, xn), (hz, hr, hn) = self.of_input(x).chunk(3, 1), self.of_state(h).chunk(3, 1)
         new = torch.tanh(xn + torch.sigmoid(xr + hr) * hn)
-        return torch.lerp(h, new, torch.sigmoid(xz + hz))
+        # Under autocast convolutions are of half precision; the state stays as precise as it is.
+        return torch.lerp(h, new.to(h.dtype), torch.sigmoid(xz + hz).to(h.dtype))
 
 
 class RecurrentNetwork(nn.Module):

@@ -1,4 +1,4 @@
-"""Training: recipes, Lightning modules for flows and classifiers, and runs that can be interrupted and resumed.
+"""Training: recipes, Lightning modules for models of all kinds, and runs that can be interrupted and resumed.
 
 Needs the extra `train`. What is imported here loads Lightning only when it is first used.
 """
@@ -19,10 +19,15 @@ _LAZY = {
     "parse_recipe": ("reading", "pydantic"),
     "Classification": ("recipe", "pydantic"),
     "Stream": ("data_sections", "pydantic"),
+    "Reconstruction": ("reconstruction_sections", "pydantic"),
+    "Scans": ("reconstruction_sections", "pydantic"),
+    "Simulate": ("reconstruction_sections", "pydantic"),
     "FlowModule": ("module", "lightning"),
     "ClassifierModule": ("classifier_module", "lightning"),
     "ClassifierData": ("classifier_data", "lightning"),
     "StreamedImages": ("streaming", "lightning"),
+    "ReconstructionModule": ("reconstruction_module", "lightning"),
+    "ScanData": ("scan_data", "lightning"),
     "MovingAverage": ("average", "lightning"),
     "PenaltyCallback": ("penalties", "lightning"),
     "InverseMonitor": ("monitor", "lightning"),
@@ -35,6 +40,9 @@ _LAZY = {
     "evaluate": ("evaluation", "torch"),
     "ClassificationScore": ("classification", "torch"),
     "evaluate_classifier": ("classification", "torch"),
+    "ReconstructionScore": ("reconstruction", "torch"),
+    "VolumeScore": ("reconstruction", "torch"),
+    "evaluate_reconstructor": ("reconstruction", "torch"),
     "sample_image": ("pictures", "torch"),
 }
 

@@ -7,8 +7,7 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from invertible.classifier import Classifier
-from invertible.flow import Flow
+from invertible.models import AnyModel
 from invertible.training.recipe_module import RecipeModule
 
 
@@ -38,13 +37,13 @@ class MovingAverage(WeightAveraging):
         get_ema_multi_avg_fn(decay)(averages, weights, count)
 
     @property
-    def model(self) -> Flow | Classifier | None:
+    def model(self) -> AnyModel | None:
         """The model with averaged weights, during a fit."""
         module = None if self._average_model is None else self._average_model.module
         return module.model if isinstance(module, RecipeModule) else None
 
 
-def best_model(trainer: pl.Trainer, module: RecipeModule) -> Flow | Classifier:
+def best_model(trainer: pl.Trainer, module: RecipeModule) -> AnyModel:
     """The model to show, to score and to save: with averaged weights where there is an average."""
     for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(callback, MovingAverage) and callback.model is not None:

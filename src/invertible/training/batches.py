@@ -57,11 +57,7 @@ class TrainingBatches:
         crop_padding: int = 0,
         share: Share = ALONE,
     ) -> None:
-        if batch_size % share.world:
-            raise ConfigError(
-                f"data.batch_size: expected a multiple of the {share.world} devices, got {batch_size}. It counts the "
-                "samples of a step over all devices."
-            )
+        check_share(batch_size, share)
         if crop_padding and x.dim() != 4:
             raise ConfigError(f"data.crop_padding: expected 0 for data that are no images, got {crop_padding}.")
         self.x, self.y, self.batch_size, self.seed, self.start = x, y, batch_size, seed, start
@@ -91,6 +87,19 @@ class TrainingBatches:
             mirrored = torch.rand(len(rows), generator=generator_for("cpu", "flip", self.seed, step))[mine] < 0.5
             x = torch.where(mirrored.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
         return (x,) if self.y is None else (x, self.y[rows[mine]])
+
+
+def check_share(batch_size: int, share: Share) -> None:
+    """Refuse a batch that the processes cannot share equally.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    if batch_size % share.world:
+        raise ConfigError(
+            f"data.batch_size: expected a multiple of the {share.world} devices, got {batch_size}. It counts the "
+            "samples of a step over all devices."
+        )
 
 
 def crop(x: Tensor, corners: Tensor, padding: int) -> Tensor:

@@ -23,9 +23,10 @@ LAST, BEST, MODEL = "checkpoints/last.ckpt", "checkpoints/best.ckpt", "model.saf
 # What a resumed run may not change, by section; the empty tuple stands for all keys.
 FIXED: dict[str, tuple[str, ...]] = {
     "model": (),
-    "data": ("name", "options", "batch_size", "flip", "crop_padding", "stream"),
+    "data": ("name", "options", "batch_size", "flip", "crop_padding", "stream", "scans"),
     "conditions": (),
     "classification": (),
+    "reconstruction": (),
     "optimizer": ("name", "decay"),
     "training": ("seed", "ema"),
 }

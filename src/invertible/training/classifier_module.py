@@ -47,8 +47,8 @@ class ClassifierModule(RecipeModule):
     """
 
     unit = "nats"
-    training_figures: ClassVar[tuple[str, ...]] = ("train", "train_accuracy", "gradient_norm", "learning_rate")
-    validation_figures: ClassVar[tuple[str, ...]] = ("validation", "validation_accuracy", "validation_non_finite")
+    training_figures: tuple[str, ...] = ("train", "train_accuracy", "gradient_norm", "learning_rate")
+    validation_figures: tuple[str, ...] = ("validation", "validation_accuracy", "validation_non_finite")
     remedy: ClassVar[str] = "a schedule.warmup of some hundred steps, or training.gradient_clip"
 
     def __init__(
@@ -84,6 +84,10 @@ class ClassifierModule(RecipeModule):
         if figures["validation_non_finite"]:
             return torch.inf, torch.inf
         return 1 - figures["validation_accuracy"], figures["validation"]
+
+    def remark(self, figures: dict[str, float]) -> str:
+        """The accuracy."""
+        return f"{100 * figures['validation_accuracy']:.1f} % right"
 
     def training_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
         """The mean loss of a batch."""

@@ -34,10 +34,10 @@ class ClassifierTask(Task):
     """
 
     def __init__(self, recipe: Recipe, data_dir: Path | None) -> None:
-        super().__init__(recipe)
+        super().__init__(recipe, data_dir)
         self._data = classifier_data(recipe, data_dir)
         self.classifier = self.prepared(build_classifier(recipe, self.data))
-        sections = recipe.optimizer, recipe.schedule, recipe.classification
+        sections = recipe.optimizer, self.schedule, recipe.classification
         self.module = ClassifierModule(self.classifier, *sections, **self.module_options)
 
     @property

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, Strict, model_validator
 
+from invertible.training.reconstruction_sections import Scans
 from invertible.training.section import Section
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -61,6 +62,7 @@ class Data(Section):
         flip: mirror half of the training images, left to right.
         crop_padding: cut each training image anew from one that has so many zeros more on every side.
         stream: read the images of a folder while training, for a classifier; `None` to hold the data in memory.
+        scans: which MRI scans to read, and what they measure, for a model that reconstructs; its defaults if `None`.
     """
 
     name: str
@@ -70,3 +72,4 @@ class Data(Section):
     flip: bool = False
     crop_padding: int = Field(default=0, ge=0)
     stream: Stream | None = None
+    scans: Scans | None = None

@@ -37,11 +37,11 @@ class FlowTask(Task):
     """
 
     def __init__(self, recipe: Recipe, data_dir: Path | None) -> None:
-        super().__init__(recipe)
+        super().__init__(recipe, data_dir)
         self._data = FlowData(load(recipe.data.name, data_dir=data_dir, **recipe.data.options), recipe)
         self.flow = self.prepared(build_flow(recipe, self.data.data))
         penalty = penalty_of(recipe.training.penalty)
-        self.module = FlowModule(self.flow, recipe.optimizer, recipe.schedule, penalty=penalty, **self.module_options)
+        self.module = FlowModule(self.flow, recipe.optimizer, self.schedule, penalty=penalty, **self.module_options)
         if recipe.training.energies is not None:
             keep_energies(self.flow)
             self.module.energies = recipe.training.energies

@@ -1,5 +1,6 @@
 """What stands between a recipe and the first step: the model for the data, and what it takes from them at the start."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -9,11 +10,13 @@ from invertible.classifier import Classifier
 from invertible.data import DataSet
 from invertible.errors import ConfigError
 from invertible.flow import Flow
-from invertible.models import build
+from invertible.models import RECONSTRUCTORS, build
+from invertible.models.reconstructor import Reconstructor
 from invertible.training.classifier_data import ClassifierData
 from invertible.training.datamodule import FlowData
 from invertible.training.randomness import generator_for
 from invertible.training.recipe import Recipe
+from invertible.training.reconstruction_sections import Scans
 
 
 def build_flow(recipe: Recipe, data: DataSet) -> Flow:
@@ -40,6 +43,21 @@ def build_classifier(recipe: Recipe, data: ClassifierData) -> Classifier:
     given = {"shape": list(data.shape), "grey_levels": data.grey_levels, "classes": len(data.classes)}
     model = build(recipe.model.name, _arguments(recipe, data.name, given))
     assert isinstance(model, Classifier)
+    return model
+
+
+def build_reconstructor(recipe: Recipe) -> Reconstructor:
+    """The recipe's model that reconstructs: `image_channels` and, where it takes one, the context are `data.scans`'.
+
+    Raises:
+        ConfigError: if the recipe says otherwise, or the arguments do not fit each other.
+    """
+    scans = recipe.data.scans or Scans()
+    given = {"image_channels": scans.image_channels, "context_features": scans.context_width}
+    known = inspect.signature(RECONSTRUCTORS[recipe.model.name]).parameters
+    fitting = {key: value for key, value in given.items() if key in known}
+    model = build(recipe.model.name, _arguments(recipe, recipe.data.name, fitting))
+    assert isinstance(model, Reconstructor)
     return model
 
 

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from invertible.training.recipe_module import RecipeModule
+
 PLAIN_SECONDS = 10.0
 
 
@@ -27,7 +29,7 @@ class Progress(Callback):
         self._bar: Bar | None = None
         self._task = TaskID(0)
         self._losses: list[float] = []
-        self._validation = self._accuracy = ""
+        self._validation = self._remark = ""
         self._begin = self._first = 0
         self._started = self._printed = 0.0
 
@@ -63,7 +65,7 @@ class Progress(Callback):
             return
         step, now = trainer.global_step, time.monotonic()
         if self._bar is not None:
-            text = f"{self._mean:.3f}{self._validation} {self.unit}{self._accuracy}"
+            text = f"{self._mean:.3f}{self._validation} {self.unit}{self._remark}"
             self._bar.update(self._task, completed=step, description=text, rate=self._rate(step))
         elif now - self._printed > PLAIN_SECONDS:
             self._print(step, now)
@@ -75,8 +77,9 @@ class Progress(Callback):
             return
         broken = int(trainer.callback_metrics.get("validation_non_finite", 0))
         self._validation = f" (validation {float(value):.3f})"
-        accuracy = trainer.callback_metrics.get("validation_accuracy")
-        self._accuracy = "" if accuracy is None else f", {100 * float(accuracy):.1f} % right"
+        if isinstance(pl_module, RecipeModule):
+            remark = pl_module.remark({name: float(each) for name, each in trainer.callback_metrics.items()})
+            self._remark = f", {remark}" if remark else ""
         if broken:
             self.say(f"step {trainer.global_step}: {broken} validation samples have no finite score")
 
@@ -106,7 +109,7 @@ class Progress(Callback):
     def _print(self, step: int, now: float) -> None:
         rate = (step - self._begin) / max(1e-9, now - self._started)
         remaining = duration((self.steps - step) / rate) if rate else "?"
-        loss = f"train {self._mean:.3f}{self._validation} {self.unit}{self._accuracy}"
+        loss = f"train {self._mean:.3f}{self._validation} {self.unit}{self._remark}"
         self.say(f"step {step}/{self.steps}  {loss}  {rate:.1f} steps/s  {remaining} left")
         self._printed = now
 

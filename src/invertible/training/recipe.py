@@ -5,15 +5,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Strict, field_validator, model_validator
 
 from invertible.memory import strategy
-from invertible.models import CLASSIFIERS, FLOWS
+from invertible.models import BUILDERS, CLASSIFIERS, RECONSTRUCTORS
 from invertible.training.data_sections import Data, Stream
+from invertible.training.reconstruction_sections import Reconstruction
 from invertible.training.safeguards import EnergyWeights, FiniteDifferences, Monitor
 from invertible.training.section import Section
 
+Kind = Literal["flow", "classifier", "reconstructor"]
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 __all__ = [
     "Classification", "Conditions", "Data", "EnergyWeights", "FiniteDifferences", "Model", "Monitor", "Optimizer",
-    "Recipe", "Schedule", "Section", "Stream", "Training",
+    "Recipe", "Reconstruction", "Schedule", "Section", "Stream", "Training",
 ]  # fmt: skip
 
 
@@ -23,7 +25,8 @@ class Model(Section):
     Attributes:
         name: a name of `invertible.models.BUILDERS`.
         arguments: its arguments; `shape`, `grey_levels` and, with labels, `classes` come from the data if left out.
-            Every classifier has labels.
+            Every classifier has labels. A model that reconstructs has `image_channels` and `context_features` from
+            `data.scans`.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Schedule(Section):
         warmup: steps of a linear rise from 0 at the start, before any of the four.
         floor: the last factor of the cosine.
         every: steps between two falls of `"step"`, counted from the end of the rise.
+        every_epochs: the same in epochs, in its place.
         at: steps of the falls of `"milestones"`, counted from the start of the run.
         factor: of each fall.
     """
@@ -81,11 +85,14 @@ class Schedule(Section):
     warmup: int = Field(default=0, ge=0)
     floor: float = Field(default=0.0, ge=0, le=1)
     every: int = Field(default=1000, ge=1)
+    every_epochs: int | None = Field(default=None, ge=1)
     at: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)] = ()
     factor: float = Field(default=0.5, gt=0, le=1)
 
     @model_validator(mode="after")
     def _ascending(self) -> "Schedule":
+        if self.every_epochs is not None and self.name != "step":
+            raise ValueError(f"expected every_epochs with name: step alone, got {self.every_epochs} for {self.name}")
         if (self.name == "milestones") != bool(self.at):
             raise ValueError(
                 f"expected steps in at for milestones, and only there, got {list(self.at)} for {self.name}"
@@ -109,7 +116,7 @@ class Training(Section):
         ema: decay of the moving average of the weights, 0 for none. Validation, samples and the saved model use it.
         validate_every: epochs between two validations.
         samples_every: epochs between two pictures of samples, 0 for none; rounded up to the next validation. 10 for a
-            flow if `None`; a classifier has none.
+            flow if `None`; other models have none.
         checkpoint_every: steps between two checkpoints: what a killed run loses at most.
         penalty: a penalty added to the loss of a flow; `None` for none.
         energies: weights of the energies of a continuous flow in its loss; `None` for none.
@@ -189,6 +196,8 @@ class Recipe(Section):
         training: length, precision and records of the run.
         conditions: what a flow is conditioned on.
         classification: the loss of a classifier; `None`, as a flow has it, for the plain cross-entropy.
+        reconstruction: the loss of a model that reconstructs; `None` for 1 - structural similarity of the last
+            estimate.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -200,24 +209,37 @@ class Recipe(Section):
     training: Training
     conditions: Conditions = Conditions()
     classification: Classification | None = None
+    reconstruction: Reconstruction | None = None
 
     @property
-    def classifies(self) -> bool:
-        """Whether the model is a classifier, and no flow."""
-        return self.model.name in CLASSIFIERS
+    def kind(self) -> Kind:
+        """What the model is; a name that is none counts as a flow's."""
+        if self.model.name in CLASSIFIERS:
+            return "classifier"
+        return "reconstructor" if self.model.name in RECONSTRUCTORS else "flow"
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> "Recipe":
-        of_flows = {
-            "training.penalty": self.training.penalty,
-            "training.energies": self.training.energies,
-            "training.monitor": self.training.monitor,
-            "training.samples_every": self.training.samples_every,
-            "conditions.labels": self.conditions.labels,
+        data, training = self.data, self.training
+        given: dict[tuple[Kind, ...], dict[str, object]] = {
+            ("flow",): {
+                "training.penalty": training.penalty,
+                "training.energies": training.energies,
+                "training.monitor": training.monitor,
+                "training.samples_every": training.samples_every,
+                "conditions.labels": self.conditions.labels,
+            },
+            ("classifier",): {"classification": self.classification, "data.stream": data.stream},
+            ("reconstructor",): {"reconstruction": self.reconstruction, "data.scans": data.scans},
+            ("flow", "classifier"): {
+                "data.options": data.options,
+                "data.flip": data.flip,
+                "data.crop_padding": data.crop_padding,
+            },
         }
-        of_classifiers = {"classification": self.classification, "data.stream": self.data.stream}
-        foreign = of_flows if self.classifies else of_classifiers if self.model.name in FLOWS else {}
-        kind, other = ("a classifier", "flows") if self.classifies else ("a flow", "classifiers")
-        for key in (key for key, given in foreign.items() if given not in (None, False, 0)):
-            raise ValueError(f"{key} is for {other}; {self.model.name} is {kind}. Leave it out")
+        for kinds, keys in given.items():
+            for key in (key for key, value in keys.items() if value not in (None, False, 0, {})):
+                if self.kind not in kinds and self.model.name in BUILDERS:
+                    others = " and ".join(f"{kind}s" for kind in kinds)
+                    raise ValueError(f"{key} is for {others}; {self.model.name} is a {self.kind}. Leave it out")
         return self

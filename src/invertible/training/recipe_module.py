@@ -1,4 +1,4 @@
-"""What the Lightning modules of flows and of classifiers share: optimizer, schedule, clipping, refusal of NaN."""
+"""What the Lightning modules of all kinds of models share: optimizer, schedule, clipping, refusal of NaN."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,9 +10,8 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from invertible.classifier import Classifier
-from invertible.errors import InvertibleError
-from invertible.flow import Flow
+from invertible.errors import ConfigError, InvertibleError
+from invertible.models import AnyModel
 from invertible.training.parameter_groups import parameter_groups
 from invertible.training.recipe import Optimizer, Schedule
 from invertible.training.schedules import factor
@@ -34,6 +33,9 @@ class RecipeModule(pl.LightningModule):
         gradient_clip: largest 2-norm of the gradient; `None` for no limit.
         seed: of what is drawn in training.
 
+    Raises:
+        ConfigError: if the schedule counts in epochs.
+
     Attributes:
         unit: of the loss.
         training_figures: names of what is logged at a step, by which a history records it.
@@ -44,8 +46,8 @@ class RecipeModule(pl.LightningModule):
     """
 
     unit: str
-    training_figures: ClassVar[tuple[str, ...]] = ("train", "gradient_norm", "learning_rate")
-    validation_figures: ClassVar[tuple[str, ...]] = ("validation", "validation_non_finite")
+    training_figures: tuple[str, ...] = ("train", "gradient_norm", "learning_rate")
+    validation_figures: tuple[str, ...] = ("validation", "validation_non_finite")
     remedy: ClassVar[str] = "set training.gradient_clip"
 
     def __init__(
@@ -59,6 +61,11 @@ class RecipeModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.optimizer, self.schedule = optimizer or Optimizer(), schedule or Schedule()
+        if self.schedule.every_epochs is not None:
+            raise ConfigError(
+                f"{type(self).__name__}: expected a schedule in steps, got every_epochs={self.schedule.every_epochs}. "
+                "A module does not know its data: give every, or train from a recipe by training.run."
+            )
         self.steps, self.gradient_clip, self.seed = steps, gradient_clip, seed
         self.rescue: Callable[[], bool] | None = None
         # "disable" keeps what is not finite in the mean; the default would drop it with a warning.
@@ -66,13 +73,17 @@ class RecipeModule(pl.LightningModule):
         self.validation_broken = 0
 
     @property
-    def model(self) -> Flow | Classifier:
+    def model(self) -> AnyModel:
         """What is trained."""
         raise NotImplementedError
 
     def criterion(self, figures: dict[str, float]) -> tuple[float, ...]:
         """What the best model has least of, from the figures of a validation: compared from left to right."""
         return (figures["validation"],)
+
+    def remark(self, figures: dict[str, float]) -> str:
+        """What progress says of a validation beside its loss; nothing by default."""
+        return ""
 
     def on_train_start(self) -> None:
         """Take the optimizer's figures from its section: a checkpoint brings those that the run began with."""

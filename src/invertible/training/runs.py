@@ -21,13 +21,22 @@ from invertible.errors import ConfigError
 from invertible.training.average import MovingAverage
 from invertible.training.checkpoints import LAST, Checkpoints, check_checkpoint, find_checkpoint
 from invertible.training.classifier_task import ClassifierTask
+from invertible.training.counting import counting
 from invertible.training.flow_task import FlowTask
 from invertible.training.interruption import InterruptedRunError, StopRequest
 from invertible.training.pictures import write_atomically
 from invertible.training.progress import Progress
-from invertible.training.recipe import Recipe
+from invertible.training.recipe import Kind, Recipe
 from invertible.training.recipe_module import NonFiniteLossError
+from invertible.training.reconstruction_task import ReconstructionTask
 from invertible.training.records import History
+from invertible.training.task import Task
+
+TASKS: dict[Kind, type[Task]] = {
+    "flow": FlowTask,
+    "classifier": ClassifierTask,
+    "reconstructor": ReconstructionTask,
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,8 @@ def run(recipe: Recipe, folder: Path, *, resume: str | None = None, options: Run
     Writes into the folder: `recipe.yaml` (complete, overrides included), `model.safetensors` (the best model by
     validation, with averaged weights where there is an average), `checkpoints/last.ckpt` and `checkpoints/best.ckpt`,
     `history.csv`, TensorBoard logs in `tensorboard/`, and at the end `metrics.json`; of a flow `samples/*.png`,
-    and with a monitor `inverse.csv` and `inverse.png`; of a classifier `curves.png` and `confusion.png`.
+    and with a monitor `inverse.csv` and `inverse.png`; of a classifier `curves.png` and `confusion.png`; of a model
+    that reconstructs `curves.png` and `panels.png`.
 
     Ctrl-C and SIGTERM save `last.ckpt` at the end of the step and return; a second one raises `KeyboardInterrupt`.
 
@@ -109,7 +119,10 @@ class _Run:
     def __init__(self, recipe: Recipe, folder: Path, options: RunOptions, stop: StopRequest) -> None:
         self.recipe, self.folder, self.options = recipe, folder, options
         pl.seed_everything(recipe.training.seed, verbose=False)
-        self.task = (ClassifierTask if recipe.classifies else FlowTask)(recipe, options.data_dir)
+        kind = TASKS[recipe.kind]
+        with counting(options.console, quiet=options.quiet) as told:
+            kind.provide(recipe, options.data_dir, told)
+        self.task = kind(recipe, options.data_dir)
         self.module, self.steps, per_epoch = self.task.module, self.task.steps, self.task.data.steps_per_epoch
         self.log_every = max(1, self.steps // 2000)
         self.progress = Progress(options.console, self.module.unit, self.steps, quiet=options.quiet)
@@ -181,6 +194,8 @@ class _Run:
         count = sum(parameter.numel() for parameter in self.module.model.parameters())
         where = f"on {self.trainer.strategy.root_device}; {self.steps} steps into {self.folder}"
         self.progress.say(f"{self.recipe.name}: {self.recipe.model.name}, {count:,} parameters, {where}")
+        for remark in self.task.remarks:
+            self.progress.say(remark)
         if checkpoint is not None:
             self.progress.say(f"resuming from {checkpoint}")
 

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from invertible.classifier import Classifier
-from invertible.flow import Flow
+from invertible.models import AnyModel
 
 
 @contextmanager
-def scoring(model: Flow | Classifier) -> Iterator[None]:
+def scoring(model: AnyModel) -> Iterator[None]:
     """Within it the model is in eval mode and does not validate; afterwards every module is as it was."""
     modes, validate = {module: module.training for module in model.modules()}, model.validate
     model.eval()

@@ -1,9 +1,10 @@
-"""Batches of images that are read from their files while a model trains on them."""
+"""Batches of samples that are read from their files while a model trains on them, and images as such samples."""
 
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -92,15 +93,16 @@ class EvaluationKeys(Sampler[list[Key]]):
 
 
 class StreamedBatches:
-    """Batches (x, y): images uint8 (B, C, H, W) and labels int64 (B,), read by other processes ahead of their use.
+    """Batches read by other processes ahead of their use; of images (x, y), uint8 (B, C, H, W) and int64 (B,).
 
     The numbers do not depend on how many processes read. Nothing is drawn from torch's own generator.
 
     Args:
-        samples: the images.
+        samples: the images or other samples; in place of one that cannot be read, the error.
         keys: which of them make each batch.
         workers: processes that read; 0 reads in this one.
         pin_memory: have the batches where a GPU can fetch them by itself.
+        collate: makes a batch of a list of samples.
 
     Raises:
         DataError: while iterating, naming the first file that cannot be read.
@@ -109,13 +111,19 @@ class StreamedBatches:
     persistent: ClassVar[bool] = False
 
     def __init__(
-        self, samples: PictureSamples, keys: TrainingKeys | EvaluationKeys, *, workers: int, pin_memory: bool = False
+        self,
+        samples: Dataset[Any],
+        keys: Sampler[list[Any]],
+        *,
+        workers: int,
+        pin_memory: bool = False,
+        collate: Callable[[list[Any]], Any] | None = None,
     ) -> None:
         self.loader: Iterable[Any] = DataLoader(
             samples,
             batch_sampler=keys,
             num_workers=workers,
-            collate_fn=_collate,
+            collate_fn=partial(_collate, collate or _pair),
             pin_memory=pin_memory,
             worker_init_fn=_leave_signals_to_the_run,
             persistent_workers=self.persistent and workers > 0,
@@ -123,12 +131,11 @@ class StreamedBatches:
             generator=torch.Generator(),
         )
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         for batch in self.loader:
             if isinstance(batch, InvertibleError):
                 raise batch
-            x, y = batch
-            yield x, y
+            yield batch
 
 
 class SizedStreamedBatches(StreamedBatches):
@@ -137,18 +144,29 @@ class SizedStreamedBatches(StreamedBatches):
     persistent: ClassVar[bool] = True
 
     def __init__(
-        self, samples: PictureSamples, keys: EvaluationKeys, *, workers: int, pin_memory: bool = False
+        self,
+        samples: Dataset[Any],
+        keys: Sampler[list[Any]],
+        *,
+        workers: int,
+        pin_memory: bool = False,
+        collate: Callable[[list[Any]], Any] | None = None,
     ) -> None:
-        super().__init__(samples, keys, workers=workers, pin_memory=pin_memory)
-        self.batches = len(keys)
+        super().__init__(samples, keys, workers=workers, pin_memory=pin_memory, collate=collate)
+        self.keys = keys
 
     def __len__(self) -> int:
-        return self.batches
+        return len(self.keys)  # pyright: ignore[reportArgumentType]
 
 
-def _collate(samples: list[Sample | InvertibleError]) -> Any:  # noqa: ANN401
+def _collate(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:  # noqa: ANN401
     errors = [each for each in samples if isinstance(each, InvertibleError)]
-    return errors[0] if errors else default_collate(samples)
+    return errors[0] if errors else collate(samples)
+
+
+def _pair(samples: list[Sample]) -> tuple[Tensor, Tensor]:
+    x, y = default_collate(samples)
+    return x, y
 
 
 def _leave_signals_to_the_run(worker: int) -> None:

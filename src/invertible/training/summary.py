@@ -9,8 +9,7 @@ from typing import Any
 import lightning
 import torch
 
-from invertible.classifier import Classifier
-from invertible.flow import Flow
+from invertible.models import AnyModel
 from invertible.training.pictures import write_atomically
 from invertible.training.recipe import Recipe
 
@@ -19,9 +18,7 @@ SPLITS = ("train", "validation", "test")
 TRAIN_SAMPLES = 10_000
 
 
-def write_metrics(
-    folder: Path, recipe: Recipe, model: Flow | Classifier, unit: str, results: dict[str, Any]
-) -> dict[str, Any]:
+def write_metrics(folder: Path, recipe: Recipe, model: AnyModel, unit: str, results: dict[str, Any]) -> dict[str, Any]:
     """Write `metrics.json`: what was measured, between what was trained and with what.
 
     Args:

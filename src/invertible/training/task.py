@@ -1,6 +1,6 @@
-"""What a run trains: a flow or a classifier, with its data, its module and what it writes at the end."""
+"""What a run trains: a model of one kind, with its data, its module and what it writes at the end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,13 +10,16 @@ from lightning.pytorch.callbacks import Callback
 from invertible.chain import set_memory
 from invertible.classifier import Classifier
 from invertible.flow import Flow
+from invertible.models.reconstructor import Reconstructor
 from invertible.training.classifier_data import ClassifierData
+from invertible.training.counting import Told
 from invertible.training.datamodule import FlowData
 from invertible.training.progress import Progress
-from invertible.training.recipe import Recipe
+from invertible.training.recipe import Recipe, Schedule
 from invertible.training.recipe_module import RecipeModule
+from invertible.training.scan_data import ScanData
 
-Model = TypeVar("Model", Flow, Classifier)
+Model = TypeVar("Model", Flow, Classifier, Reconstructor)
 
 
 class Task:
@@ -24,6 +27,7 @@ class Task:
 
     Args:
         recipe: the recipe.
+        data_dir: where data sets lie; the default of `invertible.data` if `None`.
 
     Attributes:
         module: the module that trains, with the recipe's model.
@@ -31,11 +35,21 @@ class Task:
 
     module: RecipeModule
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, data_dir: Path | None) -> None:
+        self.recipe, self.data_dir = recipe, data_dir
+
+    @classmethod
+    def provide(cls, recipe: Recipe, data_dir: Path | None, told: Told) -> None:
+        """Make the data that a recipe wants made, before the task is set up; most want none.
+
+        Args:
+            recipe: the recipe.
+            data_dir: where data sets lie.
+            told: is told what is being made, and how much of it is done.
+        """
 
     @property
-    def data(self) -> FlowData | ClassifierData:
+    def data(self) -> FlowData | ClassifierData | ScanData:
         """The data, as Lightning asks for them."""
         raise NotImplementedError
 
@@ -44,6 +58,15 @@ class Task:
         """Length of the run."""
         training = self.recipe.training
         return training.steps or self.data.steps_per_epoch * (training.epochs or 1)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The recipe's schedule in steps."""
+        schedule = self.recipe.schedule
+        if schedule.every_epochs is None:
+            return schedule
+        every = schedule.every_epochs * self.data.steps_per_epoch
+        return schedule.model_copy(update={"every": every, "every_epochs": None})
 
     def prepared(self, model: Model) -> Model:
         """The model in the recipe's dtype, with its memory strategy."""
@@ -59,6 +82,11 @@ class Task:
         """What every module is told of the run."""
         training = self.recipe.training
         return {"steps": self.steps, "gradient_clip": training.gradient_clip, "seed": training.seed}
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What to say of the data before the first step, a line each."""
+        return ()
 
     @property
     def metadata(self) -> dict[str, str]:
