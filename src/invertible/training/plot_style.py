@@ -15,15 +15,15 @@ SETTINGS = {"font.size": 9.5, "axes.spines.top": False, "axes.spines.right": Fal
 
 def means(history: Sequence[dict[str, str]], name: str) -> tuple[list[float], list[float]]:
     """Epochs of the validations, and the mean of a column since the one before."""
-    epochs, means, since = [], [], []
+    epochs, found, since = [], [], []
     for row in history:
         if row.get(name):
             since.append(float(row[name]))
         if row["validation"] and since:
             epochs.append(float(row["epoch"]))
-            means.append(sum(since) / len(since))
+            found.append(sum(since) / len(since))
             since = []
-    return epochs, means
+    return epochs, found
 
 
 def mark_best(axes: Any, history: Sequence[dict[str, str]], step: int, label: str | None = None) -> None:  # noqa: ANN401
