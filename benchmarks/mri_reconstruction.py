@@ -1,19 +1,20 @@
 """MRI reconstruction at equal seconds of training: zero-filled, least squares, total variation, U-Net, RIM, i-RIM.
 
 python benchmarks/mri_reconstruction.py [--methods ...] [--seconds 300] [--seeds 1] [--size 64] [--coils 1]
-                                        [--loss ssim] [--masks 3] [--data FOLDER] [--save FOLDER] [--add]
+                                        [--loss l1] [--masks 3] [--data FOLDER] [--save FOLDER] [--add]
 
 k-space is SIMULATED from volumes that packages ship; nobody's head is in two splits: ch2 to train, kmeans-t1 to choose
 the weights of the classical methods, mni152 to test. Columns are random as fastMRI draws them, 4-fold and 8-fold mixed
 in training, with a new mask for every slice and epoch. Every model trains by Adam, cosine to zero over its time,
-gradients clipped at norm 1, one thread, for the same seconds of processor time; U-Net and i-RIM on their last estimate,
-the RIM on the mean over its steps, as its authors do. A volume is the slices across an axis; it is judged under several
-masks. NMSE, PSNR and SSIM are fastMRI's; deviations are over volumes, masks and seeds.
+gradients clipped at norm 1, one thread, for the same seconds of processor time, by the L1 distance of magnitudes, for
+PSNR is what decides; U-Net and i-RIM by their last estimate, the RIM by the mean over its steps, as its authors do. A
+volume is the slices across an axis; it is judged under several masks. NMSE, PSNR and SSIM are fastMRI's; deviations are
+over volumes, masks and seeds.
 
 With --save models are written to a folder, from which docs/figures/mri.py draws. With --add the new methods are merged
 into the newest result on this machine.
 
-Exit status 1: at 4 times the i-RIM is not 4 dB above zero-filled in the mean, or below the RIM.
+Exit status 1: at 4 times the i-RIM's mean PSNR is not 4 dB above zero-filled, or below a RIM's.
 """
 
 import json
@@ -41,12 +42,14 @@ from invertible.physics.masks import RandomColumns
 from invertible.reconstruction import reconstruct_volume
 
 ACCELERATIONS, CENTRES = (4, 8), (0.08, 0.04)
-BATCH, CLIP, JUDGED_SLICES = 8, 1.0, 40
-WEIGHTS = {"total variation": ("tv", (1e-3, 3e-3, 1e-2, 3e-2)), "least squares": ("least-squares", (0.0, 1e-3, 1e-2))}
+BATCH, CLIP, JUDGED_SLICES = 4, 1.0, 40
+WEIGHTS = {"total variation": ("tv", (3e-4, 1e-3, 3e-3, 1e-2)), "least squares": ("least-squares", (0.0, 1e-3, 1e-2))}
+# The models and rates of the recipes unet-mri-small, rim-mri-small and irim-mri-small, and a RIM of more parameters.
 MODELS: dict[str, tuple[Callable[[], Reconstructor], float]] = {
-    "U-Net": (lambda: unet(channels=16), 1e-3),
-    "RIM": (lambda: rim(hidden=(32, 32), steps=5), 1e-3),
-    "i-RIM": (lambda: irim("small", steps=4), 1e-3),
+    "U-Net": (lambda: unet(channels=16, levels=3), 1e-3),
+    "RIM": (lambda: rim(hidden=(16, 16), steps=8), 2e-3),
+    "RIM, wider": (lambda: rim(hidden=(32, 32), steps=5), 2e-3),
+    "i-RIM": (lambda: irim(channels=16, hidden=(32, 64, 64, 32), factors=(2, 4, 4, 2), steps=4), 2e-3),
 }
 METHODS = ("zero-filled", *WEIGHTS, *MODELS)
 METRICS = ("nmse", "psnr", "ssim")
@@ -207,8 +210,9 @@ def verdict(results: dict[str, dict]) -> list[str]:
     failed = []
     if not found["i-RIM"] >= found["zero-filled"] + 4:
         failed.append(f"i-RIM is {found['i-RIM'] - found['zero-filled']:.2f} dB above zero-filled at 4x, not 4")
-    if "RIM" in found and not found["i-RIM"] >= found["RIM"]:
-        failed.append(f"i-RIM is {found['RIM'] - found['i-RIM']:.2f} dB below the RIM at 4x")
+    for name in ("RIM", "RIM, wider"):
+        if name in found and not found["i-RIM"] >= found[name]:
+            failed.append(f"i-RIM is {found[name] - found['i-RIM']:.2f} dB below {name} at 4x")
     return failed
 
 
@@ -225,7 +229,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--coils", type=int, default=1)
-    parser.add_argument("--loss", choices=("ssim", "l1", "mse"), default="ssim")
+    parser.add_argument("--loss", choices=("ssim", "l1", "mse"), default="l1")
     parser.add_argument("--masks", type=int, default=3, help="masks a volume of the test")
     parser.add_argument(
         "--data", type=Path, help="folder of the simulated k-space; kept, and used again if it is there"

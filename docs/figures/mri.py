@@ -2,6 +2,8 @@
 
 python benchmarks/mri_reconstruction.py --data simulated --save models
 python docs/figures/mri.py [--data simulated] [--models models] [--seed 0] [--out docs/images/mri.png]
+
+Models that are not in the folder are left out.
 """
 
 import argparse
@@ -57,7 +59,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     methods = {"zero-filled": baseline("zero-filled"), "total variation": baseline("tv")}
-    methods |= {name: inv.load(options.models / f"{name}-{options.seed}.safetensors") for name in LEARNED}
+    files = {name: options.models / f"{name}-{options.seed}.safetensors" for name in LEARNED}
+    methods |= {name: inv.load(file) for name, file in files.items() if file.is_file()}
     panels = [panel(options.data / "test" / name, factor, place, methods) for name, factor, place in SHOWN]
     caption = "a subject that no model has seen; PSNR and SSIM of the slice"
     options.out.write_bytes(png(reconstruction_panels(panels, caption=caption)))

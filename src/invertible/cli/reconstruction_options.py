@@ -32,7 +32,7 @@ class ReconstructOptions:
         float | None,
         typer.Option(
             min=0.0,
-            help="Of the penalty of a baseline: tv 0.003, of the largest zero-filled magnitude of a slice; "
+            help="Of the penalty of a baseline: tv 0.001, of the largest zero-filled magnitude of a slice; "
             "least-squares 0.",
             show_default=False,
         ),

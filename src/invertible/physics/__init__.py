@@ -2,6 +2,7 @@
 
 from invertible.physics.adapters import as_operator
 from invertible.physics.adjointness import adjoint_error, check_operator
+from invertible.physics.baselines import baseline
 from invertible.physics.blur import Blur
 from invertible.physics.composition import Composition, Stack
 from invertible.physics.denoising import Denoising
@@ -34,6 +35,7 @@ __all__ = [
     "add_noise",
     "adjoint_error",
     "as_operator",
+    "baseline",
     "check_operator",
     "gaussian_kernel",
     "least_squares",

@@ -15,7 +15,7 @@ from invertible.physics.total_variation import total_variation
 
 Method = Callable[[Observation], Tensor]
 # Of the brightest magnitude; see benchmarks/mri_reconstruction.py, which chooses it on validation volumes.
-TV_WEIGHT = 3e-3
+TV_WEIGHT = 1e-3
 
 
 def baseline(name: str, weight: float | None = None) -> Method:
@@ -24,7 +24,7 @@ def baseline(name: str, weight: float | None = None) -> Method:
     Args:
         name: `"zero-filled"`, A^H y; `"least-squares"`, of |A x - y|^2 / 2 + weight |x|^2 / 2, which for MRI of one
             coil without weight is A^H y again; `"tv"`, total variation, `weight` times the largest |A^H y| its weight.
-        weight: 0 for least squares and 0.003 for total variation by default.
+        weight: 0 for least squares and 0.001 for total variation by default.
 
     Raises:
         ConfigError: if the name is unknown, or a weight is given to a method that has none; later if it is negative.
