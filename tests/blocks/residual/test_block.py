@@ -191,16 +191,16 @@ def test_a_trained_model_keeps_its_certificate() -> None:
 def test_statistics_tell_bias_and_deviation() -> None:
     block, x, _ = make("vectors")
     before = torch.get_rng_state()
-    found = log_det_statistics(block, x, 400, log_det=RussianRoulette("poisson"), generator=3)
+    found = log_det_statistics(block, x, 150, log_det=RussianRoulette("poisson"), generator=3)
     assert torch.equal(before, torch.get_rng_state())
     assert found.exact is not None
     assert bool(((found.mean - found.exact).abs() < 5 * found.standard_error).all())
     assert found.truncation == 0
-    again = log_det_statistics(block, x, 400, log_det=RussianRoulette("poisson"), generator=3)
+    again = log_det_statistics(block, x, 150, log_det=RussianRoulette("poisson"), generator=3)
     assert torch.equal(found.mean, again.mean)
-    more = log_det_statistics(block, x, 400, log_det=RussianRoulette("poisson", probes=16), generator=3)
+    more = log_det_statistics(block, x, 150, log_det=RussianRoulette("poisson", probes=16), generator=3)
     assert float(more.deviation.mean()) < float(found.deviation.mean())
-    biased = log_det_statistics(block, x, 400, log_det=PowerSeries(1), generator=torch.Generator().manual_seed(2))
+    biased = log_det_statistics(block, x, 150, log_det=PowerSeries(1), generator=torch.Generator().manual_seed(2))
     assert bool(((biased.mean - found.exact).abs() <= biased.truncation + 5 * biased.standard_error).all())
     assert biased.truncation > 0
 
