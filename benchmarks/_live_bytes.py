@@ -7,6 +7,7 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from _timing import quiet
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -28,6 +29,19 @@ class LiveBytes:
     forward_peak: int
     backward_peak: int
     left: int
+
+
+def held_and_peak(forward: Callable[[], torch.Tensor], *, cuda: bool) -> tuple[int, int]:
+    """Bytes held between the passes of a loss, and at the peak, of the device that it is on."""
+    if not cuda:
+        found = live_bytes(forward, lambda loss: loss.backward())
+        return found.held, max(found.forward_peak, found.backward_peak)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    loss = forward()
+    held = torch.cuda.memory_allocated() - before
+    loss.backward()
+    return held, torch.cuda.max_memory_allocated() - before
 
 
 def live_bytes(forward: Callable[[], object], backward: Callable[[object], object]) -> LiveBytes:

@@ -25,7 +25,7 @@ import time
 import _record
 import torch
 from _allocator import keep_warm
-from _live_bytes import live_bytes
+from _live_bytes import held_and_peak
 from _timing import interleaved, median_ratio
 
 import invertible as inv
@@ -80,15 +80,7 @@ class Step:
 
     def memory(self) -> tuple[int, int]:
         """Bytes held between the passes, and at the peak."""
-        if not self.observation.data.is_cuda:
-            found = live_bytes(self.forward, lambda loss: loss.backward())
-            return found.held, max(found.forward_peak, found.backward_peak)
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        loss = self.forward()
-        held = torch.cuda.memory_allocated() - before
-        loss.backward()
-        return held, torch.cuda.max_memory_allocated() - before
+        return held_and_peak(self.forward, cuda=self.observation.data.is_cuda)
 
 
 def machine(steps: int, layers: int) -> Reconstructor:

@@ -25,7 +25,7 @@ from pathlib import Path
 import _record
 import torch
 from _allocator import keep_warm
-from _live_bytes import live_bytes
+from _live_bytes import held_and_peak
 from torch import nn
 from torch.nn import functional
 
@@ -79,15 +79,7 @@ class Step:
 
     def memory(self) -> tuple[int, int]:
         """Bytes held between the passes, and at the peak."""
-        if self.device != "cuda":
-            found = live_bytes(self.forward, lambda loss: loss.backward())
-            return found.held, max(found.forward_peak, found.backward_peak)
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        loss = self.forward()
-        held = torch.cuda.memory_allocated() - before
-        loss.backward()
-        return held, torch.cuda.max_memory_allocated() - before
+        return held_and_peak(self.forward, cuda=self.device == "cuda")
 
 
 @torch.no_grad()

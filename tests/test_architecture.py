@@ -20,7 +20,7 @@ LEVELS = {
     unit: level
     for level, units in enumerate(
         [
-            "errors shapes rounding norms solvers without_log_det image_metrics",
+            "errors shapes rounding norms solvers without_log_det image_metrics modes",
             "ball bijection partition distributions dequantize memory module_step steps physics",
             "fusion chain sequential flow classifier",
             "blocks stability testing",

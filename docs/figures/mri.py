@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 import invertible as inv
+from invertible.image_metrics import Quality
 from invertible.physics.baselines import baseline
-from invertible.reconstruction import Quality, reconstruct_volume
+from invertible.reconstruction import reconstruct_volume
 from invertible.reports.reconstruction_panels import Panel, reconstruction_panels
 from invertible.reports.representation_style import png
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +14,27 @@ from invertible.shapes import at_least_float32
 
 WINDOW = 7
 K1, K2 = 0.01, 0.03
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How close a volume is to its target, as fastMRI measures it.
+
+    Attributes:
+        nmse: normalised mean squared error.
+        psnr: peak signal-to-noise ratio in decibels.
+        ssim: structural similarity.
+    """
+
+    nmse: float
+    psnr: float
+    ssim: float
+
+    @classmethod
+    def of(cls, target: Tensor, prediction: Tensor, maximum: float | None = None) -> Quality:
+        """Judge magnitudes (slices, h, w); `maximum` is the volume's largest, the target's by default."""
+        judged = nmse(target, prediction), psnr(target, prediction, maximum), ssim(target, prediction, maximum)
+        return cls(*map(float, judged))
 
 
 def nmse(target: Tensor, prediction: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,33 +23,13 @@ from invertible.data.mri import (
 )
 from invertible.data.mri.volume_file import SENSITIVITIES
 from invertible.errors import ConfigError
-from invertible.image_metrics import nmse, psnr, ssim
+from invertible.image_metrics import Quality
 from invertible.models.reconstructor import Reconstructor
+from invertible.modes import eval_mode
 from invertible.physics.baselines import Method
 from invertible.physics.mri import CartesianMRI
 
 OWNER = "reconstruct_volume"
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How close a volume is to its target; see `invertible.image_metrics`.
-
-    Attributes:
-        nmse: normalised mean squared error.
-        psnr: peak signal-to-noise ratio in decibels.
-        ssim: structural similarity.
-    """
-
-    nmse: float
-    psnr: float
-    ssim: float
-
-    @classmethod
-    def of(cls, target: Tensor, prediction: Tensor, maximum: float | None = None) -> Quality:
-        """Judge magnitudes (slices, h, w); `maximum` is the volume's largest, the target's by default."""
-        judged = nmse(target, prediction), psnr(target, prediction, maximum), ssim(target, prediction, maximum)
-        return cls(*map(float, judged))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +116,7 @@ def reconstruct_volume(
     names = acquisitions if features else ()
     loader = slice_loader(dataset, batch_size, acquisitions=names, context_features=features or None)
     parts: list[_Part] = []
-    with _evaluation(method), torch.no_grad():
+    with eval_mode(method) if isinstance(method, nn.Module) else nullcontext(), torch.no_grad():
         for batch in loader:
             parts.append(_part(method, batch, device or _device(method)))
             if progress is not None:
@@ -230,16 +210,3 @@ def _context_features(method: Method, header: VolumeHeader, acquisitions: Sequen
 def _device(method: Method) -> torch.device:
     weight = next(method.parameters(), None) if isinstance(method, nn.Module) else None
     return torch.device("cpu") if weight is None else weight.device
-
-
-@contextmanager
-def _evaluation(method: Method) -> Iterator[None]:
-    """Within it a module is in eval mode; afterwards each of its parts is as it was."""
-    modes = {module: module.training for module in method.modules()} if isinstance(method, nn.Module) else {}
-    for module in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

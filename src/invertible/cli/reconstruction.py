@@ -17,9 +17,10 @@ from invertible.cli.waiting import progress_bar
 from invertible.data.mri import MaskFunction, VolumeHeader, write_reconstructions
 from invertible.data.mri.slices import seed_of
 from invertible.errors import ConfigError, DataError, DomainError, choose
+from invertible.image_metrics import Quality
 from invertible.physics.baselines import Method, baseline
 from invertible.physics.masks import ColumnMask, EquispacedColumns, RandomColumns
-from invertible.reconstruction import Quality, ReconstructedVolume, reconstruct_volume
+from invertible.reconstruction import ReconstructedVolume, reconstruct_volume
 
 # fastMRI keeps 8 % of the columns in the middle at 4 times, 4 % at 8 times.
 CENTRE = 0.32

@@ -14,7 +14,7 @@ from torch import Tensor
 from invertible.cli.output import number, table
 from invertible.cli.prediction_tables import finite_or_none
 from invertible.cli.reconstruction import ChosenMethod, Done, Shown
-from invertible.reconstruction import Quality
+from invertible.image_metrics import Quality
 from invertible.reports.reconstruction_panels import Panel, reconstruction_panels
 from invertible.reports.representation_style import png
 from invertible.training.pictures import write_atomically

@@ -12,6 +12,7 @@ from invertible.bijection import Bijection, Domain, Inverted, LipschitzBounds
 from invertible.chain import Chain
 from invertible.errors import ConfigError
 from invertible.flow import Flow
+from invertible.modes import eval_mode
 from invertible.norms import additive_norms, ode_log_norms, ode_norms, outward, remembered, residual_norms
 from invertible.norms import unbounded_layers as unbounded
 from invertible.partition import Partition
@@ -160,13 +161,8 @@ def _reason(call: Call) -> str:
 
 
 def _finite_in_eval(block: Bijection, domain: Domain | None) -> bool:
-    modes = [(module, module.training) for module in block.modules()]
-    try:
-        block.eval()
+    with eval_mode(block):
         bounds = type(block).bounds(block, domain)
-    finally:
-        for module, training in modes:
-            module.training = training
     return math.isfinite(bounds.forward) and math.isfinite(bounds.inverse)
 
 

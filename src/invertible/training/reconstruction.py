@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invertible.data.mri import MRIBatch
 from invertible.errors import DataError
-from invertible.image_metrics import nmse, psnr, ssim, structural_similarity
+from invertible.image_metrics import Quality, structural_similarity
 from invertible.models.reconstructor import Reconstructor
 from invertible.physics.operator import Observation
 from invertible.training.scoring import scoring
@@ -140,8 +140,8 @@ class VolumeScores:
             return
         target, magnitude = (torch.stack(each) for each in zip(*self._slices, strict=True))
         broken = int((~magnitude.isfinite()).flatten(1).any(1).sum())
-        values = [math.nan] * 3 if broken else [float(metric(target, magnitude)) for metric in (nmse, psnr, ssim)]
-        self._scores.append(VolumeScore(self._name, len(target), *values, non_finite=broken))
+        found = Quality(math.nan, math.nan, math.nan) if broken else Quality.of(target, magnitude)
+        self._scores.append(VolumeScore(self._name, len(target), **vars(found), non_finite=broken))
         self._slices = []
 
 

@@ -4,17 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from invertible.models import AnyModel
+from invertible.modes import eval_mode
 
 
 @contextmanager
 def scoring(model: AnyModel) -> Iterator[None]:
     """Within it the model is in eval mode and does not validate; afterwards every module is as it was."""
-    modes, validate = {module: module.training for module in model.modules()}, model.validate
-    model.eval()
+    validate = model.validate
     model.validate = False
     try:
-        yield
+        with eval_mode(model):
+            yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         model.validate = validate
