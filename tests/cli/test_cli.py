@@ -1,5 +1,6 @@
 """The command line: what it prints, writes and returns."""
 
+import ast
 import json
 import re
 import subprocess
@@ -269,6 +270,19 @@ sys.exit(f"imported {wrong}" if wrong else 0)
 def test_the_command_line_does_not_import_lightning():
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_import_loads_neither_the_compiler_nor_other_packages():
+    code = """
+import sys, torch
+before = set(sys.modules)
+import invertible
+print([name for name in set(sys.modules) - before if not name.startswith("invertible")])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    more = [n for n in ast.literal_eval(done.stdout) if n.split(".")[0] not in sys.stdlib_module_names]
+    assert not more
 
 
 @pytest.mark.parametrize(
