@@ -38,6 +38,7 @@ ALLOWED_SIBLINGS = {
     ("auditing", "reports"),
     ("cli", "demo"),
     ("cli", "recipes"),
+    ("cli", "reproduce"),
     ("demo", "recipes"),
     ("__main__", "cli"),
 }

@@ -4,7 +4,20 @@ from typing import Annotated
 
 import typer
 
-from invertible.cli import audit, bench, data, demo, inspect, predict, recipes, reconstruct, sample, score, train
+from invertible.cli import (
+    audit,
+    bench,
+    data,
+    demo,
+    inspect,
+    predict,
+    recipes,
+    reconstruct,
+    reproduce,
+    sample,
+    score,
+    train,
+)
 
 app = typer.Typer(
     name="invertible",
@@ -47,6 +60,7 @@ app.command("predict")(predict.predict)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("audit")(audit.audit)
 app.command("inspect")(inspect.inspect)
+app.command("reproduce")(reproduce.reproduce)
 app.command("recipes")(recipes.recipes)
 app.add_typer(data.app, name="data")
 # Options that are not its own belong to the benchmark.
