@@ -49,7 +49,7 @@ MODELS: dict[str, tuple[Callable[[], Reconstructor], float]] = {
     "U-Net": (lambda: unet(channels=16, levels=3), 1e-3),
     "RIM": (lambda: rim(hidden=(16, 16), steps=8), 2e-3),
     "RIM, wider": (lambda: rim(hidden=(32, 32), steps=5), 2e-3),
-    "i-RIM": (lambda: irim(channels=16, hidden=(32, 64, 64, 32), factors=(2, 4, 4, 2), steps=4), 2e-3),
+    "i-RIM": (lambda: irim(channels=16, hidden=(16, 32, 64, 32, 16), factors=(1, 2, 4, 2, 1), steps=4), 2e-3),
 }
 METHODS = ("zero-filled", *WEIGHTS, *MODELS)
 METRICS = ("nmse", "psnr", "ssim")

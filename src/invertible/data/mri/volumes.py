@@ -67,6 +67,14 @@ SHIPPED = (
         file="/usr/share/mricron/templates/ch2.nii.gz",
     ),
     Shipped(
+        name="ch2bet",
+        subject="one person (Colin27), mean of 27 scans",
+        what="ch2 without skull, 1 mm",
+        licence="Debian states BSD-3 for its package; upstream states no terms for the template",
+        install="apt install mricron-data",
+        file="/usr/share/mricron/templates/ch2bet.nii.gz",
+    ),
+    Shipped(
         name="kmeans-t1",
         subject="one person, of ITK's examples",
         what="T1-weighted head, 2 x 2 x 3 mm",
