@@ -43,7 +43,8 @@ def test_a_folder_is_simulated_and_said_to_be(typed, tmp_path):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("mri-simulate out --train ch3", "one of 'ch2', 'kmeans-t1', 'mni152', 'inia19', 'example4d', 'dipy-s0', got 'ch3'"),
+        ("mri-simulate out --train ch3", "one of 'ch2', 'ch2bet', 'kmeans-t1', 'mni152', 'inia19', 'example4d', 'dipy-s0', got"),
+        ("mri-simulate out --train ch2 --test ch2bet", "got 'ch2' in train and 'ch2bet' in test, both of one person"),
         (f"mri-simulate out {HEADS} --axes axial,oblique", "axes to be one of 'sagittal', 'coronal', 'axial', got 'oblique'"),
         (f"mri-simulate out {HEADS} --axes axial,,coronal", "names with commas between"),
         ("mri-simulate out --train a.nii --test a.nii", "each volume in one split, got 'a.nii' in several"),
@@ -69,5 +70,5 @@ def test_volumes_are_listed(typed):
     status, out, _ = typed("mri-volumes")
     assert status == 0
     assert "apt install mricron-data" in out or "yes" in out
-    for name in ("ch2", "kmeans-t1", "mni152", "inia19", "example4d", "dipy-s0"):
+    for name in ("ch2", "ch2bet", "kmeans-t1", "mni152", "inia19", "example4d", "dipy-s0"):
         assert name in out

@@ -177,7 +177,7 @@ def test_axes_are_turned_to_the_body(tmp_path):
 
 def test_volumes_that_cannot_be_read(tmp_path):
     pytest.importorskip("nibabel", reason="nibabel is not installed")
-    with pytest.raises(ConfigError, match="one of 'ch2', 'kmeans-t1', 'mni152', .* got 'ch3'"):
+    with pytest.raises(ConfigError, match="one of 'ch2', 'ch2bet', 'kmeans-t1', 'mni152', .* got 'ch3'"):
         load_volume("ch3")
     (tmp_path / "a.nii").write_text("no volume")
     with pytest.raises(DataError, match=r"a\.nii: expected a volume in the NIfTI format"):
@@ -199,6 +199,7 @@ def test_a_volume_that_is_not_here_names_the_line_that_installs_it(monkeypatch):
 
 SHAPES = {
     "ch2": (181, 217, 181),
+    "ch2bet": (181, 217, 181),
     "kmeans-t1": (128, 62, 128),
     "mni152": (197, 233, 189),
     "inia19": (168, 206, 128),

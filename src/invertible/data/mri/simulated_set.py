@@ -16,7 +16,7 @@ from invertible.data.mri.folder import SUFFIXES
 from invertible.data.mri.simulation import OBJECT, Simulation, brightest, simulate
 from invertible.data.mri.slices import seed_of
 from invertible.data.mri.volume_file import NOISE_FREE, SENSITIVITIES, read_header
-from invertible.data.mri.volumes import AXES, Volume, load_volume
+from invertible.data.mri.volumes import AXES, Volume, load_volume, volumes
 from invertible.data.mri.writing import write_volume
 from invertible.errors import ConfigError, DataError, choose, require_positive
 
@@ -137,7 +137,23 @@ def _jobs(splits: Mapping[str, Sequence[str]], axes: Sequence[str]) -> list[tupl
                 f"{OWNER}: expected each volume in one split, got {name!r} in several. Train and test on different "
                 "subjects."
             )
+    _check_subjects(splits)
     return [(split, str(name), axis) for split, each in splits.items() for name in each for axis in axes]
+
+
+def _check_subjects(splits: Mapping[str, Sequence[str]]) -> None:
+    """Two volumes that packages ship may show one head."""
+    shipped, seen = volumes(), {}
+    for split, names in splits.items():
+        for name in names:
+            if name not in shipped:
+                continue
+            first, where = seen.setdefault(shipped[name].subject, (name, split))
+            if where != split:
+                raise ConfigError(
+                    f"{OWNER}: expected each subject in one split, got {first!r} in {where} and {name!r} in {split}, "
+                    f"both of {shipped[name].subject}. Train and test on different subjects."
+                )
 
 
 def _load(jobs: list[tuple[str, str, str]]) -> dict[str, Volume]:
