@@ -3,13 +3,13 @@
 python benchmarks/mri_reconstruction.py [--methods ...] [--seconds 300] [--seeds 1] [--size 64] [--coils 1]
                                         [--loss l1] [--masks 3] [--data FOLDER] [--save FOLDER] [--add]
 
-k-space is SIMULATED from volumes that packages ship; nobody's head is in two splits: ch2 to train, kmeans-t1 to choose
-the weights of the classical methods, mni152 to test. Columns are random as fastMRI draws them, 4-fold and 8-fold mixed
-in training, with a new mask for every slice and epoch. Every model trains by Adam, cosine to zero over its time,
-gradients clipped at norm 1, one thread, for the same seconds of processor time, by the L1 distance of magnitudes, for
-PSNR is what decides; U-Net and i-RIM by their last estimate, the RIM by the mean over its steps, as its authors do. A
-volume is the slices across an axis; it is judged under several masks. NMSE, PSNR and SSIM are fastMRI's; deviations are
-over volumes, masks and seeds.
+k-space is SIMULATED from volumes that packages ship; nobody's head is in two splits: ch2, ch2bet (it without its
+skull) and inia19 to train, kmeans-t1 to choose the weights of the classical methods, mni152 to test. Columns are
+random as fastMRI draws them, 4-fold and 8-fold mixed in training, with a new mask for every slice and epoch. Every
+model trains by Adam, cosine to zero over its time, gradients clipped at norm 1, one thread, for the same seconds of
+processor time, by the L1 distance of magnitudes, for PSNR is what decides; U-Net and i-RIM by their last estimate, the
+RIM by the mean over its steps, as its authors do. A volume is the slices across an axis; it is judged under several
+masks. NMSE, PSNR and SSIM are fastMRI's; deviations are over volumes, masks and seeds.
 
 With --save models are written to a folder, from which docs/figures/mri.py draws. With --add the new methods are merged
 into the newest result on this machine.

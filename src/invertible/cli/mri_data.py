@@ -38,7 +38,9 @@ class SimulateOptions:
     slices_per_axis: Annotated[
         int | None, typer.Option(min=1, help="At most so many slices of a volume and axis; all if left out.")
     ] = None
-    train: Annotated[str, typer.Option(help="Volumes to train on, with commas between: names or NIfTI files.")] = "ch2"
+    train: Annotated[str, typer.Option(help="Volumes to train on, with commas between: names or NIfTI files.")] = (
+        "ch2,ch2bet,inia19"
+    )
     validation: Annotated[str, typer.Option(help="Volumes to validate on; of other subjects.")] = "kmeans-t1"
     test: Annotated[str, typer.Option(help="Volumes to test on; of other subjects.")] = "mni152"
     seed: Annotated[int, typer.Option(min=0, help="Of phases, coils and noise.")] = 0

@@ -40,7 +40,7 @@ PRESETS = {
     "single-coil": Configuration(2, 64, CHALLENGE_HIDDEN, CHALLENGE_FACTORS, 8, 4, 8, output_channels=2),
     "multi-coil": Configuration(30, 96, CHALLENGE_HIDDEN, CHALLENGE_FACTORS, 8, 1, 8, output_channels=2),
     "denoising": Configuration(3, 16, (16,) * 5, (1, 2, 4, 2, 1), 5, coupled=(16, 8, 4, 8, 16)),
-    "small": Configuration(2, 32, (32, 64, 128, 64, 32), (2, 4, 8, 4, 2), 6),
+    "small": Configuration(2, 16, (16, 32, 64, 32, 16), (1, 2, 4, 2, 1), 4),
 }
 
 

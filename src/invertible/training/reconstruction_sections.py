@@ -31,7 +31,7 @@ class Simulate(Section):
     phase: float = Field(default=1.0, ge=0)
     axes: Names = ("sagittal", "coronal", "axial")
     slices_per_axis: int | None = Field(default=None, ge=1)
-    train: Names = ("ch2",)
+    train: Names = ("ch2", "ch2bet", "inia19")
     validation: Names = ("kmeans-t1",)
     test: Names = ("mni152",)
     seed: int = Field(default=0, ge=0)

@@ -21,7 +21,12 @@ from invertible.data.mri.writing import write_volume
 from invertible.errors import ConfigError, DataError, choose, require_positive
 
 OWNER = "simulate_dataset"
-SPLITS: Mapping[str, tuple[str, ...]] = {"train": ("ch2",), "validation": ("kmeans-t1",), "test": ("mni152",)}
+SPLITS: Mapping[str, tuple[str, ...]] = {
+    # Heads with and without skull, for the test is without.
+    "train": ("ch2", "ch2bet", "inia19"),
+    "validation": ("kmeans-t1",),
+    "test": ("mni152",),
+}
 # Slices with less tissue than this part of their pixels show next to nothing.
 TISSUE = 0.1
 
@@ -75,7 +80,7 @@ def simulate_dataset(
         out: the folder to write, new or empty.
         simulation: how k-space is simulated.
         splits: names of volumes, or paths of NIfTI files, for each of `"train"`, `"validation"` and `"test"`; by
-            default ch2, kmeans-t1 and mni152.
+            default ch2, ch2bet and inia19; kmeans-t1; mni152.
         axes: of `"sagittal"`, `"coronal"`, `"axial"`.
         slices_per_axis: at most so many of each volume, equally spaced; all by default.
         seed: of everything that is drawn.
