@@ -49,7 +49,7 @@ class Found:
         config: of the run.
         numbers: that it measured.
         arrays: that it measured.
-        seconds: that it took.
+        seconds: that it took, of processor time on a CPU.
     """
 
     config: Mapping[str, Any]
