@@ -141,7 +141,7 @@ def test_the_command_lists_and_names_what_there_is(capsys):
     shown = capsys.readouterr().out
     assert all(name in shown for name in EXPERIMENTS)
     assert cli.main(["reproduce", "nothing"]) == 2
-    assert "expected 'all' or one of regression-2d" in capsys.readouterr().err
+    assert "expected 'all' or one of residual-vs-coupling" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -120,6 +120,7 @@ class Regression2D(Experiment):
                 max(kept) <= HELD,
                 f"worst error at the end {over_seeds(kept)}",
                 f"at most {HELD:g} for every seed",
+                "Steps larger than the paper's overshoot before the likelihood takes hold.",
             ),
             Claim(
                 "It hardly costs the fit.",
