@@ -144,6 +144,12 @@ def test_the_command_lists_and_names_what_there_is(capsys):
     assert "expected 'all' or one of residual-vs-coupling" in capsys.readouterr().err
 
 
+def test_a_file_is_no_folder_for_results(tmp_path, capsys):
+    (tmp_path / "out").write_text("mine")
+    assert cli.main(["reproduce", "regression-2d", "--out", str(tmp_path / "out")]) == 2
+    assert "--out: expected a folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_complete(name):
     experiment = EXPERIMENTS[name]

@@ -55,6 +55,8 @@ def reproduce(options: ReproduceOptions) -> None:
         _list(list(EXPERIMENTS.values()))
         return
     chosen = _chosen(options.names, EXPERIMENTS)
+    if options.out.exists() and not options.out.is_dir():
+        raise ConfigError(f"--out: expected a folder, or a name for a new one, got a file: {options.out}.")
     require("matplotlib", "report")
     require("jinja2", "report")
     from invertible.cli.output import console, device_named

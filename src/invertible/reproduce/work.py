@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -132,12 +133,12 @@ def _heard(ours: Any, task: Task, process: BaseProcess, listen: Listener) -> boo
 
 
 def _work(task: Task, results: Results, theirs: Connection) -> None:
+    # Ctrl-C reaches all processes of a terminal; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         torch.set_num_threads(1)
         measure_one(task, results, theirs.send)
         theirs.send(1.0)
-    except KeyboardInterrupt:
-        pass
     except Exception as error:
         theirs.send(_portable(error, task))
 
