@@ -15,6 +15,7 @@ from invertible.flow import Flow
 from invertible.reports.pictures import BROKEN
 from invertible.reproduce.experiment import FULL, QUICK, Claim, Experiment, Found, Measurement, Progress, Run, Table
 from invertible.reproduce.figures import INK, new_figure
+from invertible.reproduce.runs import runs_by_seed
 from invertible.reproduce.wording import number, over_seeds
 from invertible.stability import round_trip, singular_values
 
@@ -64,11 +65,7 @@ class Checkerboard(Experiment):
 
     def runs(self, scale: str, seed: int) -> list[Run]:
         """A run for each flow and seed."""
-        return [
-            Run(f"{flow}, seed {each}", {**SETTINGS[scale], "flow": flow, "seed": each})
-            for each in range(seed, seed + SEEDS)
-            for flow in FLOWS
-        ]
+        return runs_by_seed(FLOWS, SETTINGS[scale], range(seed, seed + SEEDS))
 
     def measure(self, config: Mapping[str, Any], device: str, progress: Progress) -> Measurement:
         """Train, and measure on the grid."""

@@ -18,11 +18,13 @@ from invertible.reproduce.image_attacks import (
     WRONG,
     error_of,
     examples,
+    largest,
     pictures,
     train_and_attack,
     worst_of,
 )
 from invertible.reproduce.image_flows import NAMES, of_flow
+from invertible.reproduce.runs import runs_by_seed
 from invertible.reproduce.strips import show
 from invertible.reproduce.wording import number, over_seeds
 
@@ -56,11 +58,7 @@ class ExplodingReconstruction(Experiment):
 
     def runs(self, scale: str, seed: int) -> list[Run]:
         """A run for each flow and seed."""
-        return [
-            Run(f"{flow}, seed {each}", {**SETTINGS[scale], "flow": flow, "seed": each})
-            for each in range(seed, seed + SEEDS)
-            for flow in FLOWS
-        ]
+        return runs_by_seed(FLOWS, SETTINGS[scale], range(seed, seed + SEEDS))
 
     def measure(self, config: Mapping[str, Any], device: str, progress: Progress) -> Measurement:
         """Train, and search the cubes for points that do not come back."""
@@ -108,7 +106,7 @@ class ExplodingReconstruction(Experiment):
             rows.append([
                 NAMES[each.config["flow"]], str(each.config["seed"]), number(numbers["validation bits"], 3),
                 f"{numbers['wrong at the centre']} of {numbers['candidates']}", str(numbers["attacked"]),
-                number(_largest(numbers["start"])), number(errors[len(errors) // 2] if errors else math.nan),
+                number(largest(numbers["start"])), number(errors[len(errors) // 2] if errors else math.nan),
                 number(worst_of(each)), str(_wrong(errors)), str(_wrong(numbers["double"])),
             ])  # fmt: skip
         title = "Errors |x − f⁻¹(f(x))|/|x| of training images: at the centres of their cubes, and where an attack led"
@@ -132,10 +130,6 @@ class ExplodingReconstruction(Experiment):
         figure = new_figure(9.2, 9.6)
         show(figure, rows, notes=notes)
         return {"exploding-reconstruction": figure}
-
-
-def _largest(errors: Sequence[float]) -> float:
-    return max((each if each == each else math.inf for each in errors), default=math.inf)
 
 
 def _wrong(errors: Sequence[float]) -> int:

@@ -22,6 +22,7 @@ from invertible.reproduce.invertible_classifier import (
     started,
     training,
 )
+from invertible.reproduce.runs import with_config
 from invertible.reproduce.wording import mean_and_deviation, number, over_seeds
 
 SETTINGS = {
@@ -118,10 +119,10 @@ class GradientAngle(Experiment):
     def claims(self, found: Sequence[Found]) -> list[Claim]:
         """What turns away, what does not, and what that does to training."""
         short = "Training was too short for the inverse to be lost."
-        affine = [_worst(each) for each in _of(found, AFFINE)]
-        growth = [_growth(each) for each in _of(found, AFFINE)]
-        additive = [_worst(each) for each in _of(found, ADDITIVE)]
-        lost = [each.numbers["lost"] for each in _of(found, UNGUARDED)]
+        affine = [_worst(each) for each in with_config(found, variant=AFFINE)]
+        growth = [_growth(each) for each in with_config(found, variant=AFFINE)]
+        additive = [_worst(each) for each in with_config(found, variant=ADDITIVE)]
+        lost = [each.numbers["lost"] for each in with_config(found, variant=UNGUARDED)]
         return [
             Claim(
                 "The memory-saving gradient of the affine network turns away from the true one, up to NaN.",
@@ -153,7 +154,7 @@ class GradientAngle(Experiment):
         head = ["network", "test accuracy, %", "largest angle, °", "lost inverses", "worst error", "σ_min", "condition"]
         return [
             Table("At the end of training, over three seeds: means, and the worst of each", head, [
-                _row(name, _of(found, name)) for name in VARIANTS if _of(found, name)
+                _row(name, with_config(found, variant=name)) for name in VARIANTS if with_config(found, variant=name)
             ])
         ]  # fmt: skip
 
@@ -162,13 +163,13 @@ class GradientAngle(Experiment):
         figure = new_figure(9.2, 3.9)
         left, right = figure.subplots(1, 2)
         for name in (AFFINE, ADDITIVE, FLOW, DIFFERENCES):
-            for index, each in enumerate(_of(found, name)):
+            for index, each in enumerate(with_config(found, variant=name)):
                 _draw_angles(left, each, COLOURS[name], name if index == 0 else None)
         left.axhline(ALIGNED, color=MUTED, linewidth=0.8, linestyle=":")
         left.set(yscale="log", xlabel="training step", ylabel="degrees")
         left.set_title("angle of stored and memory-saving gradient; ×: NaN")
         for name, label in ((AFFINE, "stored"), (UNGUARDED, "memory-saving"), (GUARDED, "memory-saving, guarded")):
-            for index, each in enumerate(_of(found, name)):
+            for index, each in enumerate(with_config(found, variant=name)):
                 _draw_loss(right, each, COLOURS[name], label if index == 0 else None)
         right.set(yscale="log", xlabel="training step", title="training loss of the affine network; ×: not finite")
         for axes in (left, right):
@@ -189,10 +190,6 @@ def _add(angles: dict[str, list[Any]], step: int, values: Mapping[str, Any]) -> 
         angles[key].append(value)
 
 
-def _of(found: Sequence[Found], variant: str) -> list[Found]:
-    return [each for each in found if each.config["variant"] == variant]
-
-
 def _worst(found: Found) -> float:
     """The largest angle of a run, infinite where one was NaN."""
     angles = found.numbers["angles"]
@@ -208,7 +205,7 @@ def _degrees(values: Sequence[float]) -> str:
 
 
 def _penalty(found: Sequence[Found], variant: str, words: str) -> Claim:
-    chosen = _of(found, variant)
+    chosen = with_config(found, variant=variant)
     angles, worst = [_worst(each) for each in chosen], [each.numbers["worst"] for each in chosen]
     lost = [each.numbers["non_finite"] for each in chosen]
     ends = [each.numbers["angles"]["degrees"][-1] for each in chosen]
@@ -237,7 +234,7 @@ def _unchanged(found: Sequence[Found]) -> Claim:
 
 def _guarded(found: Sequence[Found]) -> Claim:
     guarded, stored = _accuracies(found, GUARDED), _accuracies(found, AFFINE)
-    lost = [each.numbers["lost"] for each in _of(found, GUARDED) if each.numbers["lost"] is not None]
+    lost = [each.numbers["lost"] for each in with_config(found, variant=GUARDED) if each.numbers["lost"] is not None]
     return Claim(
         "With the guard, the default of the strategy 'reversible', it does not.",
         not lost and statistics.fmean(guarded) >= statistics.fmean(stored) - POINTS,
@@ -248,7 +245,7 @@ def _guarded(found: Sequence[Found]) -> Claim:
 
 
 def _accuracies(found: Sequence[Found], variant: str) -> list[float]:
-    return [each.numbers["accuracy"] for each in _of(found, variant)]
+    return [each.numbers["accuracy"] for each in with_config(found, variant=variant)]
 
 
 def _row(name: str, found: Sequence[Found]) -> list[str]:

@@ -107,7 +107,12 @@ def errors_in_double(flow: Flow, x: Tensor) -> Tensor:
 
 def worst_of(found: Found) -> float:
     """The largest error that the attack found; infinite if one is NaN, or if no image came back before it."""
-    return max((math.inf if math.isnan(each) else each for each in found.numbers["error"]), default=math.inf)
+    return largest(found.numbers["error"])
+
+
+def largest(values: Sequence[float]) -> float:
+    """The largest of them; infinite if one is NaN, or if there is none."""
+    return max((math.inf if math.isnan(each) else each for each in values), default=math.inf)
 
 
 def growth_of(found: Found) -> list[float]:

@@ -16,6 +16,7 @@ from invertible.data.dataset import DataSet
 from invertible.flow import Flow
 from invertible.reproduce.experiment import Found, Progress
 from invertible.reproduce.figures import BLUE, GREEN, ORANGE, RED
+from invertible.reproduce.runs import with_config
 
 COUPLINGS: dict[str, dict[str, Any]] = {
     "affine": {"coupling": "affine", "scale": "sigmoid"},
@@ -110,4 +111,4 @@ def centred(levels: Tensor, grey_levels: int) -> Tensor:
 
 def of_flow(found: Sequence[Found], flow: str) -> list[Found]:
     """What the runs of a flow found, by seed."""
-    return sorted((each for each in found if each.config["flow"] == flow), key=lambda each: each.config["seed"])
+    return sorted(with_config(found, flow=flow), key=lambda each: each.config["seed"])

@@ -17,12 +17,14 @@ from invertible.reproduce.image_attacks import (
     error_of,
     examples,
     growth_of,
+    largest,
     pictures,
     train_and_attack,
     worst_first,
     worst_of,
 )
 from invertible.reproduce.image_flows import COLOURS, NAMES, RESIDUAL, of_flow
+from invertible.reproduce.runs import runs_by_seed
 from invertible.reproduce.strips import show
 from invertible.reproduce.wording import number, over_seeds
 
@@ -56,11 +58,7 @@ class InvertibilityAttack(Experiment):
 
     def runs(self, scale: str, seed: int) -> list[Run]:
         """A run for each flow and seed."""
-        return [
-            Run(f"{flow}, seed {each}", {**SETTINGS[scale], "flow": flow, "seed": each})
-            for each in range(seed, seed + SEEDS)
-            for flow in FLOWS
-        ]
+        return runs_by_seed(FLOWS, SETTINGS[scale], range(seed, seed + SEEDS))
 
     def measure(self, config: Mapping[str, Any], device: str, progress: Progress) -> Measurement:
         """Train and attack."""
@@ -71,7 +69,7 @@ class InvertibilityAttack(Experiment):
         affine, bounded, residual = (of_flow(found, flow) for flow in FLOWS)
         exploded = [_part_exploded(each) for each in affine]
         first, later = ([_first_loss(each) for each in group] for group in (affine, bounded))
-        growth, standing = ([_largest_growth(each) for each in group] for group in (bounded, residual))
+        growth, standing = ([largest(growth_of(each)) for each in group] for group in (bounded, residual))
         return [
             Claim(
                 "The error of the affine flow explodes.",
@@ -144,10 +142,6 @@ def _part_exploded(found: Found) -> float:
     """Part of the attacked images; if none comes back before the attack, all are lost."""
     growth = growth_of(found)
     return sum(not each < EXPLODED for each in growth) / len(growth) if growth else 1.0
-
-
-def _largest_growth(found: Found) -> float:
-    return max((each if each == each else math.inf for each in growth_of(found)), default=math.inf)
 
 
 def _first_loss(found: Found) -> float:

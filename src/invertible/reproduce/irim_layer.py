@@ -11,6 +11,7 @@ from invertible.reproduce.experiment import FULL, QUICK, Claim, Experiment, Foun
 from invertible.reproduce.figures import BLUE, INK, RED, new_figure
 from invertible.reproduce.growth import exponent
 from invertible.reproduce.irim_measures import memory_of, precision_of, reconstruction_of
+from invertible.reproduce.runs import with_config
 from invertible.reproduce.simulated_scans import CENTRES
 from invertible.reproduce.strips import show
 from invertible.reproduce.wording import number, over_seeds
@@ -108,7 +109,7 @@ class IRIMLayer(Experiment):
     def claims(self, found: Sequence[Found]) -> list[Claim]:
         """Inverse, gradient, memory, reconstruction."""
         return [
-            *_precision_claims([each.numbers for each in _of(found, PRECISION)]),
+            *_precision_claims([each.numbers for each in with_config(found, kind=PRECISION)]),
             *(claim for sweep in SWEEPS for claim in _memory_claims(found, sweep)),
             *(_reconstruction_claim(found, acceleration) for acceleration in CENTRES),
         ]
@@ -116,7 +117,7 @@ class IRIMLayer(Experiment):
     def tables(self, found: Sequence[Found]) -> list[Table]:
         """Errors, bytes and qualities."""
         dtypes, metrics = ("float32", "float64"), {"psnr": "PSNR, dB", "ssim": "SSIM", "nmse": "NMSE"}
-        precision = _of(found, PRECISION)
+        precision = with_config(found, kind=PRECISION)
         errors = [
             [words, *(over_seeds([each.numbers[dtype][kind] for each in precision]) for dtype in dtypes)]
             for kind, words in ERRORS.items()
@@ -162,7 +163,7 @@ class IRIMLayer(Experiment):
             axes.grid(axis="y")
             axes.tick_params(length=0)
             axes.legend(loc="upper left")
-        first = _of(found, RECONSTRUCTION)[0]
+        first = with_config(found, kind=RECONSTRUCTION)[0]
         below.suptitle(
             "a slice of a head that was not learnt from; k-space SIMULATED from a magnitude image; |error| × 4",
             x=0.01, ha="left", fontsize=9.5, color=INK,
@@ -172,15 +173,11 @@ class IRIMLayer(Experiment):
         return {"irim-layer": figure}
 
 
-def _of(found: Sequence[Found], kind: str) -> list[Found]:
-    return [each for each in found if each.config["kind"] == kind]
-
-
 def _sweep(found: Sequence[Found], sweep: str) -> list[Found]:
     """Runs of twelve layers a step, or of four steps, from the smallest on."""
     runs = [
         each
-        for each in _of(found, MEMORY)
+        for each in with_config(found, kind=MEMORY)
         if (len(each.config["factors"]) == A_STEP if sweep == "steps" else each.config["steps"] == STEPS)
     ]
     return sorted(runs, key=lambda each: _size(each, sweep))
@@ -199,7 +196,7 @@ def _mebibytes(one: Found, name: str) -> str:
 
 
 def _quality(found: Sequence[Found], acceleration: int, method: str, metric: str) -> list[float]:
-    return [each.numbers[str(acceleration)][method][metric] for each in _of(found, RECONSTRUCTION)]
+    return [each.numbers[str(acceleration)][method][metric] for each in with_config(found, kind=RECONSTRUCTION)]
 
 
 def _precision_claims(numbers: Sequence[Mapping[str, Any]]) -> list[Claim]:

@@ -24,6 +24,7 @@ from invertible.reproduce.image_flows import (
     train,
 )
 from invertible.reproduce.photographs import patches
+from invertible.reproduce.runs import runs_by_seed
 from invertible.reproduce.strips import show
 from invertible.reproduce.wording import number, over_seeds
 from invertible.stability import out_of_distribution, relative_error, round_trip
@@ -99,11 +100,7 @@ class OODReconstruction(Experiment):
 
     def runs(self, scale: str, seed: int) -> list[Run]:
         """A run for each flow and seed."""
-        return [
-            Run(f"{flow}, seed {each}", {**SETTINGS[scale], "flow": flow, "seed": each})
-            for each in range(seed, seed + SEEDS)
-            for flow in FLOWS
-        ]
+        return runs_by_seed(FLOWS, SETTINGS[scale], range(seed, seed + SEEDS))
 
     def measure(self, config: Mapping[str, Any], device: str, progress: Progress) -> Measurement:
         """Train, and send every set there and back."""

@@ -14,6 +14,8 @@ from invertible.blocks import ActNorm, AffineCoupling, Permutation
 from invertible.chain import Chain
 from invertible.reproduce.experiment import FULL, QUICK, Claim, Experiment, Found, Measurement, Progress, Run, Table
 from invertible.reproduce.figures import BLUE, GRID, INK, MUTED, ORANGE, RED, new_figure
+from invertible.reproduce.runs import with_config
+from invertible.reproduce.strips import finite_or_nan
 from invertible.reproduce.wording import number, over_seeds
 from invertible.stability import singular_values
 
@@ -95,7 +97,7 @@ class Regression2D(Experiment):
 
     def claims(self, found: Sequence[Found]) -> list[Claim]:
         """The inverse is lost without the likelihood and held with it."""
-        without, held = _of(found, 0.0), _of(found, WEIGHTS[1])
+        without, held = with_config(found, weight=0.0), with_config(found, weight=WEIGHTS[1])
         worst = [max(each.numbers["worst"]) for each in without]
         smallest = [min(each.numbers["smallest"]) for each in without]
         kept = [each.numbers["worst"][-1] for each in held]
@@ -152,14 +154,14 @@ class Regression2D(Experiment):
         figure = new_figure(9.2, 6.6)
         above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1))
         for axes, weight in zip(above.subplots(1, 2, sharey=True), WEIGHTS, strict=True):
-            _rays(axes, _of(found, weight)[0], f"regularizer: {NAMES[weight]}")
+            _rays(axes, with_config(found, weight=weight)[0], f"regularizer: {NAMES[weight]}")
         errors, values = below.subplots(1, 2)
         for each in found:
             weight = each.config["weight"]
-            first = each is _of(found, weight)[0]
+            first = each is with_config(found, weight=weight)[0]
             label = NAMES[weight] if first else None
             x = each.numbers["iteration"]
-            errors.plot(x, _finite(each.numbers["worst"]), color=COLOURS[weight], linewidth=1.3, label=label)
+            errors.plot(x, finite_or_nan(each.numbers["worst"]), color=COLOURS[weight], linewidth=1.3, label=label)
             values.plot(x, each.numbers["smallest"], color=COLOURS[weight], linewidth=1.3)
         errors.set(yscale="log", title="worst error |x − f⁻¹(f(x))| of the training data", xlabel="iteration")
         values.set(yscale="log", title="smallest singular value at that point", xlabel="iteration")
@@ -196,14 +198,6 @@ def errors_and_singular_values(bijection: Bijection, x: Tensor) -> list[float]:
     largest, smallest = float(spectrum.largest[0, 0]), float(spectrum.smallest[0, 0])
     condition = largest / smallest if smallest else math.inf
     return [float(distance.mean()), float(distance.median()), float(distance.max()), smallest, condition]
-
-
-def _of(found: Sequence[Found], weight: float) -> list[Found]:
-    return [each for each in found if each.config["weight"] == weight]
-
-
-def _finite(values: Sequence[float]) -> list[float]:
-    return [value if math.isfinite(value) else math.nan for value in values]
 
 
 def _rays(axes: Any, found: Found, title: str) -> None:  # noqa: ANN401

@@ -24,6 +24,7 @@ from invertible.reproduce.classifier_training import (
 from invertible.reproduce.experiment import FULL, QUICK, Claim, Experiment, Found, Measurement, Progress, Run, Table
 from invertible.reproduce.figures import BLUE, INK, MUTED, ORANGE, new_figure
 from invertible.reproduce.means import below, difference
+from invertible.reproduce.runs import with_config
 from invertible.reproduce.wording import mean_and_deviation, number
 from invertible.stability import gradient_angle
 
@@ -111,10 +112,11 @@ class ResNetVsRevNet(Experiment):
 
     def claims(self, found: Sequence[Found]) -> list[Claim]:
         """Parameters, accuracy, angles."""
-        sizes = {name: _of(found, name)[0].numbers["parameters"] for name in (RESNET, REVNET)}
+        sizes = {name: with_config(found, network=name)[0].numbers["parameters"] for name in (RESNET, REVNET)}
         gap = difference(_accuracies(found, REVNET), _accuracies(found, RESNET))
         limit = below(_accuracies(found, REVNET), _accuracies(found, RESNET), one=100 / found[0].numbers["tested"])
         angles, doubles = _every(found, "degrees"), _every(found, "double")
+        revnets = with_config(found, network=REVNET)
         return [
             Claim(
                 "Both have as many parameters.",
@@ -125,14 +127,14 @@ class ResNetVsRevNet(Experiment):
             Claim(
                 "RevNet's test accuracy is ResNet's.",
                 gap >= -limit,
-                f"difference of means {gap:+.2f} points over {len(_of(found, REVNET))} seeds",
+                f"difference of means {gap:+.2f} points over {len(with_config(found, network=REVNET))} seeds",
                 f"at least -{limit:.2f} points: two standard errors of the difference, at least one test image, at "
                 "most one point",
             ),
             Claim(
                 "The gradient by rebuilt activations stays aligned with the stored one throughout training.",
                 max(angles) < ANGLE,
-                f"largest angle {number(max(angles))} degrees, of {len(angles)} over {len(_of(found, REVNET))} seeds",
+                f"largest angle {number(max(angles))} degrees, of {len(angles)} over {len(revnets)} seeds",
                 f"below {ANGLE:g} degrees",
             ),
             Claim(
@@ -146,8 +148,9 @@ class ResNetVsRevNet(Experiment):
     def tables(self, found: Sequence[Found]) -> list[Table]:
         """Accuracies, and angles of every seed."""
         rows = [
-            [name, f"{_of(found, name)[0].numbers['parameters']:,}", mean_and_deviation(_accuracies(found, name)),
-             f"{min(_accuracies(found, name)):.2f}", f"{_seconds(found, name):.0f}"]
+            [name, f"{with_config(found, network=name)[0].numbers['parameters']:,}",
+             mean_and_deviation(_accuracies(found, name)), f"{min(_accuracies(found, name)):.2f}",
+             f"{_seconds(found, name):.0f}"]
             for name in (RESNET, REVNET)
         ]  # fmt: skip
         gap = difference(_accuracies(found, REVNET), _accuracies(found, RESNET))
@@ -157,7 +160,7 @@ class ResNetVsRevNet(Experiment):
                 str(each.config["seed"]),
                 *(_range(each.numbers["gradients"][name]) for name in ("degrees", "reference", "double")),
             ]
-            for each in _of(found, REVNET)
+            for each in with_config(found, network=REVNET)
         ]
         head = ["seed", "angle to the stored gradient, float32, degrees"]
         return [
@@ -178,13 +181,13 @@ class ResNetVsRevNet(Experiment):
         figure = new_figure(9.2, 3.6)
         left, right = figure.subplots(1, 2)
         for name in (RESNET, REVNET):
-            for index, each in enumerate(_of(found, name)):
+            for index, each in enumerate(with_config(found, network=name)):
                 curve = each.numbers["curve"]
                 label = name if index == 0 else None
                 left.plot(curve["step"], curve["accuracy"], color=COLOURS[name], linewidth=1.3, label=label)
         left.set(title="test accuracy, %, one line a seed", xlabel="training step", ylim=(0, 101))
         left.legend(loc="lower right")
-        for index, each in enumerate(_of(found, REVNET)):
+        for index, each in enumerate(with_config(found, network=REVNET)):
             gradients = each.numbers["gradients"]
             look = {"linewidth": 1.3, "marker": "o", "markersize": 3}
             label = "rebuilt against stored" if index == 0 else None
@@ -218,20 +221,16 @@ def compare(model: Classifier, batch: Batch) -> dict[str, float]:
     return {name: value if math.isfinite(value) else math.inf for name, value in values.items()}
 
 
-def _of(found: Sequence[Found], name: str) -> list[Found]:
-    return [each for each in found if each.config["network"] == name]
-
-
 def _accuracies(found: Sequence[Found], name: str) -> list[float]:
-    return [each.numbers["accuracy"] for each in _of(found, name)]
+    return [each.numbers["accuracy"] for each in with_config(found, network=name)]
 
 
 def _every(found: Sequence[Found], key: str) -> list[float]:
-    return [value for each in _of(found, REVNET) for value in each.numbers["gradients"][key]]
+    return [value for each in with_config(found, network=REVNET) for value in each.numbers["gradients"][key]]
 
 
 def _seconds(found: Sequence[Found], name: str) -> float:
-    return statistics.median(each.seconds for each in _of(found, name))
+    return statistics.median(each.seconds for each in with_config(found, network=name))
 
 
 def _range(values: Sequence[float]) -> str:

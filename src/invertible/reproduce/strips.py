@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invertible.reports.pictures import BROKEN
 from invertible.reproduce.figures import INK
-
-# What is not finite, as in the pictures of an audit.
-BROKEN = (1.0, 0.0, 0.85)
 
 
 def show(
