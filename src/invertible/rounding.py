@@ -1,5 +1,6 @@
-"""Rounding to a grid of numbers, with a gradient."""
+"""Rounding: to a grid of numbers, with a gradient; and by a GPU of what it multiplies."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -28,6 +29,30 @@ def _rounded(x: Tensor, bits: int) -> Tensor:
     # Added to a number whose last digit is 2^-bits, x keeps no smaller one; twice as quick as scale and round.
     anchor = 1.5 * 2.0 ** (52 - bits)
     return (x.double() + anchor).sub_(anchor)
+
+
+def rounds_to_tf32(device: torch.device | str) -> tuple[str, ...]:
+    """The switches of torch by which a device rounds what it multiplies in float32 to the 10 bits of TF32.
+
+    On a GPU torch sets the one for convolutions. Rounded so, F(x) jumps by 1e-3 of an entry where an error of 1e-7 takes
+    it across half a step, so that an inverse through F is good to about 1e-3 and not to 1e-6.
+
+    Args:
+        device: where it is computed; on a CPU there is none.
+    """
+    if torch.device(device).type != "cuda":
+        return ()
+    switches = {
+        "torch.backends.cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
+        "torch.backends.cuda.matmul.allow_tf32": torch.backends.cuda.matmul.allow_tf32,
+    }
+    return tuple(name for name, on in switches.items() if on)
+
+
+def tf32_hint(tensors: Iterable[Tensor]) -> str:
+    """What to add to a message about lost digits; empty unless products of these tensors are rounded to TF32."""
+    switches = sorted({name for x in tensors if x.dtype == torch.float32 for name in rounds_to_tf32(x.device)})
+    return f" This GPU rounds what it multiplies to TF32; {' = '.join(switches)} = False keeps float32." if switches else ""
 
 
 class _RoundToGrid(torch.autograd.Function):

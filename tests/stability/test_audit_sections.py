@@ -321,6 +321,15 @@ def test_remedies_follow_the_cause():
     assert advice_for(*failed(EXPLOSION, 2.0, 3.0)) == (FEWER, NOT_FLOAT64)
 
 
+def test_products_in_tf32_are_to_be_switched_off_first():
+    one, good = failed(ROUNDING, 2.0)
+    assert good.model["tf32"] == []
+    on_gpu = replace(good, model=good.model | {"tf32": ["torch.backends.cudnn.allow_tf32"]})
+    first, *others = advice_for(one, on_gpu)
+    assert "torch.backends.cudnn.allow_tf32 = False" in first
+    assert tuple(others) == advice_for(one, good)
+
+
 def test_a_block_whose_inverse_has_no_bound_is_blamed_for_little():
     one, good = failed(ROUNDING, 2.0)
     block = BlockBound("bijection.blocks[0] (Block)", 1.0, math.inf, "infinite")

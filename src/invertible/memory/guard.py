@@ -19,6 +19,7 @@ from torch import Tensor
 from invertible.errors import ConfigError, choose
 from invertible.memory.log import Log, Quarantined
 from invertible.memory.step import State, Step, axes_by_stride
+from invertible.rounding import tf32_hint
 
 # Relative errors of the input that keep float32 gradients within about 1e-3 of the stored ones, and their like.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -215,14 +216,15 @@ class Watch:
         return range(len(state)) if changed is None else changed
 
 
-def quarantine(log: Log, index: int, found: Quarantined) -> None:
-    """Remember a step that must not be rebuilt, and warn once a chain."""
+def quarantine(log: Log, index: int, found: Quarantined, state: State) -> None:
+    """Remember a step that must not be rebuilt, and warn once a chain; the state tells where it runs."""
     log.quarantined[index] = found
     if not log.warned:
         log.warned = True
         warnings.warn(
             f"{found.name} (step {index}, pass {found.step}): {found.reason}, relative error {found.error:.1e}. Its "
-            f"gradients are right: {found.mode} from now on. invertible.memory.report(model) lists all such steps.",
+            f"gradients are right: {found.mode} from now on. invertible.memory.report(model) lists all such steps."
+            + tf32_hint(state),
             ReconstructionWarning,
             stacklevel=2,
         )

@@ -112,7 +112,7 @@ class ReversibleTape(Tape):
             return
         self.log.alarms += 1
         self.log.saw(found.error, step.name)
-        quarantine(self.log, index, found)
+        quarantine(self.log, index, found, state)
 
     def finish(self, index: int, state: State) -> None:
         """Hold the output, where the last step needs it."""
@@ -212,7 +212,7 @@ class ReversibleTape(Tape):
         self.log.repairs += 1
         # From what is not finite no block recovers its input; the next batch is not to blame.
         if is_finite(output):
-            quarantine(self.log, index, found)
+            quarantine(self.log, index, found, output)
 
     def _recompute(self, position: int) -> State:
         """Run the chain forward from the nearest kept activation below, leaving anchors for further repairs."""

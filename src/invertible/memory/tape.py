@@ -14,6 +14,7 @@ from invertible.memory.ledger import Ledger, ReplayError, Saved, saving
 from invertible.memory.log import Log, Quarantined
 from invertible.memory.step import State, Step, detached, leaves
 from invertible.memory.world import Setting, World
+from invertible.rounding import tf32_hint
 
 Total = Tensor | None
 # How a step gets its tensors back.
@@ -203,9 +204,11 @@ class Tape:
         """The error for a step that cannot be run again, which is stored from now on."""
         name = self.steps[index].name
         self.log.quarantined[index] = Quarantined(name, STORED, float("inf"), self.log.passes, OTHER_VALUES)
+        parameters = [each for module in self.steps[index].modules for each in module.parameters()]
         return ReplayError(
             f"{name} (step {index}, pass {self.log.passes}): {OTHER_VALUES}, so that the gradients of this pass are "
             "lost. It is stored from the next pass on; memory='store' trains it from the start."
+            + tf32_hint(parameters)
         )
 
     def fill(self, index: int, saved: Saved) -> None:

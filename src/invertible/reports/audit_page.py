@@ -94,7 +94,7 @@ def _model(record: AuditRecord) -> list[tuple[str, str]]:
     return [
         ("data", shape),
         ("parameters", f"{model.get('parameters', 0):,}"),
-        ("dtype", str(model.get("dtype", "unknown"))),
+        ("dtype", str(model.get("dtype", "unknown")) + (", products in TF32" if model.get("tf32") else "")),
         ("device", str(model.get("device", "unknown"))),
         ("tolerance", f"{record.options.tolerance:g}"),
         ("effort", record.options.effort),

@@ -73,7 +73,7 @@ class Regression2D(Experiment):
         x = torch.randn(config["points"], 2).to(device)
         y = torch.stack([torch.zeros_like(x[:, 1]), x[:, 1]], 1)
         glow = regression_glow(config["steps"]).to(device)
-        optimizer = torch.optim.Adam(glow.parameters(), config["lr"])
+        optimizer = torch.optim.Adam(glow.parameters(), config["lr"], fused=True)
         every = max(1, config["iterations"] // LOGS)
         rows = []
         for iteration in range(config["iterations"] + 1):

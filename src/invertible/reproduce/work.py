@@ -70,7 +70,7 @@ def measure_one(task: Task, results: Results, progress: Progress) -> Found:
     # On a CPU of this process: what others take of a core does not count.
     clock = time.process_time if torch.device(results.device).type == "cpu" else time.perf_counter
     started = clock()
-    with torch.random.fork_rng(devices=_cuda(results.device)):
+    with torch.random.fork_rng(devices=_cuda(results.device)), whole_float32():
         measured = task.experiment.measure(task.run.config, results.device, lambda part: progress(min(part, 0.999)))
     return results.keep(task.experiment, task.run, measured, clock() - started)
 
@@ -89,6 +89,14 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Within it a GPU convolves in float32: by default it rounds what it multiplies to the 10 bits of TF32."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False):
+        yield
 
 
 def _side_by_side(tasks: Sequence[Task], results: Results, jobs: int, listen: Listener) -> None:

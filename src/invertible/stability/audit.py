@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from invertible.bijection import Bijection
 from invertible.errors import ConfigError
+from invertible.rounding import rounds_to_tf32
 from invertible.stability.adapters import adapt
 from invertible.stability.attacking import attack_samples
 from invertible.stability.audit_options import (
@@ -216,6 +217,7 @@ def _description(flow: nn.Module, x: Tensor) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in flow.parameters()),
         "dtype": str(x.dtype).removeprefix("torch."),
         "device": str(x.device),
+        "tf32": list(rounds_to_tf32(x.device)) if x.dtype == torch.float32 else [],
         "data_shape": list(x.shape[1:]),
         "config": config if known else None,
     }

@@ -29,6 +29,7 @@ PENALTY = (
     "Train with a penalty on both directions (stability.FiniteDifferencePenalty), which bounds them near the data."
 )
 IN_FLOAT64 = "Until then invert in float64: model.double(), or stability.checked_inverse(f, y, tolerance)."
+WHOLE_FLOAT32 = "This GPU rounds what it multiplies to the 10 bits of TF32: set {} = False, and audit again."
 NOT_FLOAT64 = "Float64 alone will not do."
 CHECK = (
     "Run invertible.testing.check_bijection on the block named; if its inverse iterates, let it iterate further, to a "
@@ -56,6 +57,8 @@ def advice_for(one: SetRecord, record: AuditRecord) -> tuple[str, ...]:
     advice = [BOUND_SCALES if _stands_out(one, record) else FEWER]
     if one.kind in (ADVERSARIAL, IN_DISTRIBUTION) and advice == [BOUND_SCALES]:
         advice.append(PENALTY)
+    if record.model.get("tf32") and one.cause in (ROUNDING, UNKNOWN):
+        advice.insert(0, WHOLE_FLOAT32.format(" = ".join(record.model["tf32"])))
     advice += {ROUNDING: [IN_FLOAT64], EXPLOSION: [NOT_FLOAT64], UNKNOWN: [RUN_CONTROL]}.get(one.cause, [])
     return tuple(advice)
 
