@@ -34,8 +34,8 @@ def _rounded(x: Tensor, bits: int) -> Tensor:
 def rounds_to_tf32(device: torch.device | str) -> tuple[str, ...]:
     """The switches of torch by which a device rounds what it multiplies in float32 to the 10 bits of TF32.
 
-    On a GPU torch sets the one for convolutions. Rounded so, F(x) jumps by 1e-3 of an entry where an error of 1e-7 takes
-    it across half a step, so that an inverse through F is good to about 1e-3 and not to 1e-6.
+    On a GPU torch sets the one for convolutions. Rounded so, entries jump by 1e-3 where an error of 1e-7 takes them
+    across half a step, so that an inverse is good to about 1e-3 and not to 1e-6.
 
     Args:
         device: where it is computed; on a CPU there is none.
@@ -52,7 +52,11 @@ def rounds_to_tf32(device: torch.device | str) -> tuple[str, ...]:
 def tf32_hint(tensors: Iterable[Tensor]) -> str:
     """What to add to a message about lost digits; empty unless products of these tensors are rounded to TF32."""
     switches = sorted({name for x in tensors if x.dtype == torch.float32 for name in rounds_to_tf32(x.device)})
-    return f" This GPU rounds what it multiplies to TF32; {' = '.join(switches)} = False keeps float32." if switches else ""
+    return (
+        f" This GPU rounds what it multiplies to TF32; {' = '.join(switches)} = False keeps float32."
+        if switches
+        else ""
+    )
 
 
 class _RoundToGrid(torch.autograd.Function):

@@ -77,7 +77,7 @@ class ForwardTape(Tape):
 
     def checked(self, index: int, state: State) -> State:
         """A recomputed input of a step, if it is the one of the first run."""
-        if index < len(self.steps) and self.watch.error(index, state):
+        if index < len(self.steps) and self.watch.error(index, state, again=True):
             raise self.irreproducible(index - 1)
         return state
 

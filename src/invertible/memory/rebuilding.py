@@ -232,7 +232,7 @@ class ReversibleTape(Tape):
             if index > start and (position - index) % spacing == 0:
                 self.hold(index, state)
             state = self.walk(index, state)
-            if self.watch.error(index + 1, state):
+            if self.watch.error(index + 1, state, again=True):
                 raise self.irreproducible(index)
         return state
 
@@ -244,7 +244,7 @@ class ReversibleTape(Tape):
         if error is None and output is not None:
             # The walk's own errors are in this output.
             error = relative_distance(again, output)
-            error = 0.0 if error <= 10 * max(self.guard.allowed(x) for x in again) else error
+            error = 0.0 if error <= 10 * max(self.guard.allowed_again(x) for x in again) else error
         if error:
             raise self.irreproducible(index)
 

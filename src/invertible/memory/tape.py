@@ -207,8 +207,7 @@ class Tape:
         parameters = [each for module in self.steps[index].modules for each in module.parameters()]
         return ReplayError(
             f"{name} (step {index}, pass {self.log.passes}): {OTHER_VALUES}, so that the gradients of this pass are "
-            "lost. It is stored from the next pass on; memory='store' trains it from the start."
-            + tf32_hint(parameters)
+            "lost. It is stored from the next pass on; memory='store' trains it from the start." + tf32_hint(parameters)
         )
 
     def fill(self, index: int, saved: Saved) -> None:
