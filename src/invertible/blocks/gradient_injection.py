@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from invertible.blocks.shear import Shear
 from invertible.errors import ShapeError, require_positive
-from invertible.physics.operator import Observation
 from invertible.shapes import full_precision
+
+if TYPE_CHECKING:
+    # Who has an observation has loaded it; `import invertible` need not.
+    from invertible.physics.operator import Observation
 
 
 class GradientInjection(Shear):

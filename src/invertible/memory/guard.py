@@ -23,8 +23,8 @@ from invertible.rounding import rounds_to_tf32, tf32_hint
 
 # Relative errors of the input that keep float32 gradients within about 1e-3 of the stored ones, and their like.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-# The same where a GPU rounds what it multiplies to TF32. There a last bit of the input changes the output of 16 blocks by
-# 1e-3, and stored gradients are off by 3e-2 themselves: see `benchmarks/tf32.py`.
+# The same where a GPU rounds what it multiplies to TF32: there a last bit of the input moves the output of 16 blocks by
+# 1e-3, and stored gradients are off by 3e-2 themselves (`benchmarks/tf32.py`).
 REBUILT_IN_TF32, RUN_AGAIN_IN_TF32 = 2e-3, 2e-2
 ON_FAILURE = {"repair": True, "raise": False}
 # Up to this many numbers a sample the weights of all are held (4 MiB); above, those of each axis.

@@ -34,7 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "data": "digits",
         "glow": {"levels": 2, "depth": 4, "hidden": 32},
         "residual": {"levels": 2, "blocks": 2, "hidden": [32, 32], "fully_connected": 0},
-        "iterations": [500, 150],
+        "iterations": [800, 200],
         "lr": 4e-3,
         "batch": 64,
         "samples": 180,
@@ -93,7 +93,7 @@ class OODReconstruction(Experiment):
             return always
         return (
             "digits of 8 x 8 pixels, Glow of 2 levels of 4 steps with 32 channels, Residual Flow of 2 levels of 2 "
-            "blocks with 32 channels, 500 and 150 iterations of 64 images, in place of CIFAR-10 and models of 3 levels "
+            "blocks with 32 channels, 800 and 200 iterations of 64 images, in place of CIFAR-10 and models of 3 levels "
             "of 32 steps and 16 blocks with 512 channels",
             *always,
         )

@@ -20,7 +20,7 @@ from invertible.reproduce.wording import number, over_seeds
 from invertible.stability import singular_values
 
 SETTINGS = {
-    QUICK: {"points": 500, "steps": 12, "iterations": 4000, "lr": 1e-3},
+    QUICK: {"points": 500, "steps": 12, "iterations": 10_000, "lr": 3e-4},
     FULL: {"points": 10_000, "steps": 24, "iterations": 40_000, "lr": 1e-4},
 }
 SEEDS = 3

@@ -20,8 +20,9 @@ def over_seeds(values: Sequence[float], digits: int = 2) -> str:
     """The median of values and their range."""
     if len(values) == 1:
         return number(values[0], digits)
-    middle, low, high = statistics.median(values), min(values), max(values)
-    return f"{number(middle, digits)} ({number(low, digits)} to {number(high, digits)} over {len(values)} seeds)"
+    middle, low, high = (number(each, digits) for each in (statistics.median(values), min(values), max(values)))
+    span = "" if low == high else f"{low} to {high} "
+    return f"{middle} ({span}over {len(values)} seeds)"
 
 
 def mean_and_deviation(values: Sequence[float], digits: int = 2) -> str:
