@@ -1,7 +1,7 @@
 """Invertible neural networks whose inverses can be trusted."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invertible.ball import Ball
 from invertible.bijection import Bijection, Domain, Inverted, LipschitzBounds, Reconstruction
@@ -11,7 +11,6 @@ from invertible.blocks import (
     AffineCoupling,
     BatchNorm,
     ChannelPadding,
-    ContinuousBlock,
     DiagonalScaling,
     FactorOut,
     Flatten,
@@ -24,8 +23,6 @@ from invertible.blocks import (
     OrthogonalCoupling,
     PaddedSwapResidual,
     Permutation,
-    ResidualBlock,
-    ReversibleODE,
     ReversibleResidual,
     Sigmoid,
     Softplus,
@@ -53,6 +50,9 @@ from invertible.errors import (
 from invertible.flow import Flow
 from invertible.sequential import Sequential
 
+if TYPE_CHECKING:
+    from invertible.blocks import ContinuousBlock, ResidualBlock, ReversibleODE
+
 __version__ = "0.1.0"
 
 # Loaded at first use, so that `import invertible` costs little more than `import torch`.
@@ -68,19 +68,27 @@ _SUBPACKAGES = (
     "testing",
     "training",
 )
-_FUNCTIONS = {"adapt": "stability.adapters", "audit": "auditing", "save": "saving", "load": "saving"}
+_LAZY = {
+    "ContinuousBlock": "blocks",
+    "ResidualBlock": "blocks",
+    "ReversibleODE": "blocks",
+    "adapt": "stability.adapters",
+    "audit": "auditing",
+    "load": "saving",
+    "save": "saving",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     if name in _SUBPACKAGES:
         return importlib.import_module(f"invertible.{name}")
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module(f"invertible.{_FUNCTIONS[name]}"), name)
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"invertible.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'invertible' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_SUBPACKAGES, *_FUNCTIONS})
+    return sorted({*globals(), *_SUBPACKAGES, *_LAZY})
 
 
 __all__ = [

@@ -122,7 +122,7 @@ class Regression2D(Experiment):
                 max(kept) <= HELD,
                 f"worst error at the end {over_seeds(kept)}",
                 f"at most {HELD:g} for every seed",
-                "The likelihood takes hold late, when the fit is as small as its weight; larger steps overshoot before.",
+                "The likelihood takes hold when the fit is as small as its weight; larger steps overshoot before.",
             ),
             Claim(
                 "It hardly costs the fit.",
