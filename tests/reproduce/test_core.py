@@ -121,6 +121,18 @@ def test_the_command_measures_once_and_fails_with_a_claim(tmp_path, registered, 
     assert (tmp_path / "squares" / "index.html").exists()
 
 
+def test_several_are_summed_up(tmp_path, monkeypatch, capsys):
+    false = Squares(holds=False)
+    monkeypatch.setattr(type(false), "name", property(lambda self: "squares" if self.expected else "cubes"))
+    monkeypatch.setitem(EXPERIMENTS, "squares", Squares())
+    monkeypatch.setitem(EXPERIMENTS, "cubes", false)
+    assert cli.main(["reproduce", "squares", "cubes", "--jobs", "1", "--out", str(tmp_path)]) == 1
+    *_, count, failed = capsys.readouterr().out.splitlines()
+    assert count == "1 of 2 claims hold"
+    assert failed == "does not hold: cubes: They grow <fast>."
+    assert "1 of 2 claims hold" in (tmp_path / "index.html").read_text()
+
+
 def test_ctrl_c_keeps_what_was_measured(tmp_path, registered, capsys, monkeypatch):
     experiment = Squares()
     registered(experiment)

@@ -76,8 +76,19 @@ def reproduce(options: ReproduceOptions) -> None:
     path = options.out / ("index.html" if len(chosen) > 1 else f"{chosen[0].name}/index.html")
     write_atomically(path, page(outcomes).encode())
     typer.echo(f"page: {path}")
+    if len(chosen) > 1:
+        _sum_up(outcomes)
     if not all(outcome.holds for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _sum_up(outcomes: Sequence[Outcome]) -> None:
+    """How many claims hold, and which do not."""
+    claims = [(outcome.experiment.name, claim) for outcome in outcomes for claim in outcome.claims]
+    typer.echo(f"\n{sum(claim.holds for _, claim in claims)} of {len(claims)} claims hold")
+    for name, claim in claims:
+        if not claim.holds:
+            typer.echo(f"does not hold: {name}: {claim.text}")
 
 
 def _chosen(names: Sequence[str], experiments: dict[str, Experiment]) -> list[Experiment]:
