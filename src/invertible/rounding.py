@@ -31,7 +31,7 @@ def _rounded(x: Tensor, bits: int) -> Tensor:
     return (x.double() + anchor).sub_(anchor)
 
 
-def rounds_to_tf32(device: torch.device | str) -> tuple[str, ...]:
+def rounds_to_tf32(device: torch.device | str, *, convolutions: bool) -> tuple[str, ...]:
     """The switches of torch by which a device rounds what it multiplies in float32 to the 10 bits of TF32.
 
     On a GPU torch sets the one for convolutions. Rounded so, entries jump by 1e-3 where an error of 1e-7 takes them
@@ -39,24 +39,27 @@ def rounds_to_tf32(device: torch.device | str) -> tuple[str, ...]:
 
     Args:
         device: where it is computed; on a CPU there is none.
+        convolutions: whether there are any, or products of matrices alone.
     """
     if torch.device(device).type != "cuda":
         return ()
     switches = {
-        "torch.backends.cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
+        "torch.backends.cudnn.allow_tf32": convolutions and torch.backends.cudnn.allow_tf32,
         "torch.backends.cuda.matmul.allow_tf32": torch.backends.cuda.matmul.allow_tf32,
     }
     return tuple(name for name, on in switches.items() if on)
 
 
 def tf32_hint(tensors: Iterable[Tensor]) -> str:
-    """What to add to a message about lost digits; empty unless products of these tensors are rounded to TF32."""
-    switches = sorted({name for x in tensors if x.dtype == torch.float32 for name in rounds_to_tf32(x.device)})
-    return (
-        f" This GPU rounds what it multiplies to TF32; {' = '.join(switches)} = False keeps float32."
-        if switches
-        else ""
-    )
+    """What to add to a message about lost digits; empty unless products of these tensors are rounded to TF32.
+
+    Tensors of three axes and more may be convolved.
+    """
+    single = [x for x in tensors if x.dtype == torch.float32]
+    switches = {name for x in single for name in rounds_to_tf32(x.device, convolutions=x.dim() > 2)}
+    if not switches:
+        return ""
+    return f" This GPU rounds what it multiplies to TF32; {' = '.join(sorted(switches))} = False keeps float32."
 
 
 class _RoundToGrid(torch.autograd.Function):

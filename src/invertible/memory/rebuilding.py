@@ -244,7 +244,8 @@ class ReversibleTape(Tape):
         if error is None and output is not None:
             # The walk's own errors are in this output.
             error = relative_distance(again, output)
-            error = 0.0 if error <= 10 * max(self.guard.allowed_again(x) for x in again) else error
+            limit = max(max(10 * self.guard.allowed(x), self.guard.allowed_again(x)) for x in again)
+            error = 0.0 if error <= limit else error
         if error:
             raise self.irreproducible(index)
 

@@ -30,8 +30,8 @@ class Reversible(Strategy):
         guard: compare every rebuilt input with a witness that its forward pass left, of one number a sample, and
             prove every step once, in the chain's first pass.
         tolerance: largest relative error of a rebuilt input; by default 2e-4 in float32, which keeps gradients within
-            about 1e-3 of the stored ones, 1e-9 in float64, 2e-2 in float16 and 1e-1 in bfloat16. Where a GPU rounds
-            float32 products to TF32, 2e-3: gradients are then off by 3e-2, as those of stored activations are.
+            about 1e-3 of the stored ones, 1e-9 in float64, 2e-2 in float16 and 1e-1 in bfloat16. For images whose
+            convolutions a GPU rounds to TF32 it is 2e-3: gradients are off by 3e-2 there in any case.
         on_failure: `"repair"`: run the chain again from the nearest kept activation, warn once, and keep that step's
             input from then on; `"raise"`: raise `NotInvertibleError`.
         every: watch every so many steps.

@@ -217,7 +217,7 @@ def _description(flow: nn.Module, x: Tensor) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in flow.parameters()),
         "dtype": str(x.dtype).removeprefix("torch."),
         "device": str(x.device),
-        "tf32": list(rounds_to_tf32(x.device)) if x.dtype == torch.float32 else [],
+        "tf32": list(rounds_to_tf32(x.device, convolutions=x.dim() > 2)) if x.dtype == torch.float32 else [],
         "data_shape": list(x.shape[1:]),
         "config": config if known else None,
     }
