@@ -6,9 +6,10 @@ from functools import cache
 
 import chains
 import torch
-from _live_bytes import live_bytes
 from chains import nets
 from torch import Tensor
+
+from invertible.reproduce.allocations import live_bytes
 
 BATCH, CHANNELS, SIZE = 16, 32, 32
 GRADIENT_BATCH = 4  # in float64, and a GELU keeps more than a ReLU

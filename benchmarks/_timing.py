@@ -2,13 +2,13 @@
 
 import gc
 import math
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from torch.profiler import ProfilerActivity, profile
+
+from invertible.reproduce.allocations import quiet
 
 # The clock of this process: what others take of a shared processor is not counted.
 clock = time.process_time
@@ -59,16 +59,3 @@ def operator_calls(call: Callable[[], object]) -> int:
     with quiet(), profile(activities=[ProfilerActivity.CPU]) as record:
         call()
     return sum(event.count for event in record.key_averages() if event.key.startswith("aten::"))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Nothing on stderr: the profiler writes a line at each start and stop, from C++."""
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)

@@ -25,7 +25,6 @@ import time
 import _record
 import torch
 from _allocator import keep_warm
-from _live_bytes import held_and_peak
 from _timing import interleaved, median_ratio
 
 import invertible as inv
@@ -33,6 +32,7 @@ from invertible.models.irim import irim
 from invertible.models.reconstructor import Reconstructor
 from invertible.physics.mri import CartesianMRI
 from invertible.physics.operator import Observation
+from invertible.reproduce.allocations import held_and_peak
 
 STRATEGIES = {
     "store": "store",
@@ -80,7 +80,7 @@ class Step:
 
     def memory(self) -> tuple[int, int]:
         """Bytes held between the passes, and at the peak."""
-        return held_and_peak(self.forward, cuda=self.observation.data.is_cuda)
+        return held_and_peak(self.forward, str(self.observation.data.device))
 
 
 def machine(steps: int, layers: int) -> Reconstructor:

@@ -25,12 +25,12 @@ from pathlib import Path
 import _record
 import torch
 from _allocator import keep_warm
-from _live_bytes import held_and_peak
 from torch import nn
 from torch.nn import functional
 
 import invertible as inv
 from invertible.models.revnet import PUBLISHED
+from invertible.reproduce.allocations import held_and_peak
 from invertible.stability.angles import angle
 
 BASELINE = {38: 32, 110: 110, 164: 164, 56: 50, 104: 101}
@@ -79,7 +79,7 @@ class Step:
 
     def memory(self) -> tuple[int, int]:
         """Bytes held between the passes, and at the peak."""
-        return held_and_peak(self.forward, cuda=self.device == "cuda")
+        return held_and_peak(self.forward, self.device)
 
 
 @torch.no_grad()

@@ -3,8 +3,8 @@
 import torch
 import torch._dynamo
 import torch._inductor.config
-from _live_bytes import live_bytes
 
+from invertible.reproduce.allocations import live_bytes
 from traps.subject import Setup, Subject, Tensors, Trial
 
 EAGER = {"backend": "aot_eager"}  # traces all, compiles nothing: quick

@@ -6,6 +6,8 @@ import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,11 +16,27 @@ from torch.profiler import ProfilerActivity, profile, record_function
 BACKWARD = "## backward"
 
 
+@dataclass(frozen=True)
+class LiveBytes:
+    """Bytes above what was allocated before a step.
+
+    Attributes:
+        held: between the forward and the backward pass.
+        forward_peak: in the forward pass.
+        backward_peak: in the backward pass.
+        left: after it.
+    """
+
+    held: int
+    forward_peak: int
+    backward_peak: int
+    left: int
+
+
 def held_and_peak(forward: Callable[[], Tensor], device: str) -> tuple[int, int]:
     """Bytes above what was allocated before, of a forward pass to a loss and its backward pass.
 
-    On a CPU every allocation of the profiler's record is followed, on a GPU the allocator's statistics are read. To
-    count the tensors that autograd saves would miss what a strategy keeps elsewhere. Gradients should have been
+    On a CPU every allocation is followed, on a GPU the allocator's statistics are read. Gradients should have been
     allocated before.
 
     Args:
@@ -28,20 +46,32 @@ def held_and_peak(forward: Callable[[], Tensor], device: str) -> tuple[int, int]
     Returns:
         Bytes held between the two passes, and at the peak of both.
     """
-    gc.collect()
     if torch.device(device).type == "cuda":
+        gc.collect()
         return _of_statistics(forward)
-    with _quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        loss = forward()
+    found = live_bytes(forward, lambda loss: loss.backward())
+    return found.held, max(found.forward_peak, found.backward_peak)
+
+
+def live_bytes(forward: Callable[[], Any], backward: Callable[[Any], object]) -> LiveBytes:
+    """Run `backward(forward())` on a CPU and follow every allocation of the profiler's record.
+
+    To count the tensors that autograd saves would miss what a strategy keeps elsewhere. Gradients should have been
+    allocated before.
+    """
+    gc.collect()
+    with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        out = forward()
         gc.collect()
         with record_function(BACKWARD):
-            loss.backward()
+            backward(out)
     events = record.profiler.kineto_results.events()  # pyright: ignore[reportOptionalMemberAccess]
     turn = next(event.start_ns() for event in events if event.name() == BACKWARD)
     memory = (event for event in events if event.name() == "[memory]")
     changes = sorted((event.start_ns(), event.nbytes()) for event in memory)  # pyright: ignore[reportAttributeAccessIssue]
-    held, first = _followed(0, [size for start, size in changes if start < turn])
-    return held, max(first, _followed(held, [size for start, size in changes if start >= turn])[1])
+    held, forward_peak = _followed(0, [size for start, size in changes if start < turn])
+    left, backward_peak = _followed(held, [size for start, size in changes if start >= turn])
+    return LiveBytes(held, forward_peak, backward_peak, left)
 
 
 def _of_statistics(forward: Callable[[], Tensor]) -> tuple[int, int]:
@@ -63,7 +93,7 @@ def _followed(start: int, changes: Sequence[int]) -> tuple[int, int]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Nothing on stderr: the profiler writes a line at each start and stop, from C++."""
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)

@@ -14,8 +14,6 @@ from invertible.reproduce.image_attacks import (
     FULL_SETTINGS,
     QUICK_DEPARTURES,
     QUICK_SETTINGS,
-    UNSEEN,
-    WRONG,
     error_of,
     examples,
     largest,
@@ -23,7 +21,7 @@ from invertible.reproduce.image_attacks import (
     train_and_attack,
     worst_of,
 )
-from invertible.reproduce.image_flows import NAMES, of_flow
+from invertible.reproduce.image_flows import NAMES, UNSEEN, WRONG, of_flow
 from invertible.reproduce.runs import runs_by_seed
 from invertible.reproduce.strips import show
 from invertible.reproduce.wording import number, over_seeds

@@ -31,6 +31,17 @@ NAMES = {
     RESIDUAL: "Residual Flow",
 }
 COLOURS = {"affine": RED, "half-sigmoid": ORANGE, "additive": GREEN, RESIDUAL: BLUE}
+# Of |x|: an error that anyone sees, and one that nobody sees.
+WRONG, UNSEEN = 0.1, 1e-3
+# Flows of the size of the papers', and their training.
+CIFAR_FLOWS: dict[str, Any] = {
+    "data": "cifar10",
+    "glow": {"levels": 3, "depth": 32, "hidden": 512},
+    "residual": {"levels": 3, "blocks": 16},
+    "iterations": 200_000,
+    "lr": 1e-3,
+    "batch": 64,
+}
 # Of the gradient's norm: a step on an unlikely batch must not undo the others.
 CLIP = 50.0
 
